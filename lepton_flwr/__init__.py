@@ -1,0 +1,3 @@
+"""Federated learning on Flower: secure aggregation, differential privacy, Keras."""
+
+__version__ = "0.1.0"

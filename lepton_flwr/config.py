@@ -1,0 +1,382 @@
+"""What a run is: frozen, checked dataclasses, built from nested tables (TOML or Flower's run config).
+
+`RunConfig.build` layers tables over the scenario's defaults and refuses unknown keys. Privacy
+settings have types of their own: tuning speed cannot change a guarantee.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from lepton_flwr import _validate as check
+from lepton_flwr.errors import ConfigError
+
+PARTITIONS = ("natural", "iid", "dirichlet", "shards")
+OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
+ENGINES = ("vectorized",)
+STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows a client holds.
+
+    Attributes:
+        partition: how rows become clients; "natural" uses the scenario's own key.
+        alpha: concentration of the Dirichlet partition; small is uneven.
+        test_fraction: share of each client's rows held out before training.
+        min_rows: clients of the natural partition with fewer rows are left out.
+        path: file or folder of the scenarios that read one (`csv`, `image`); empty otherwise.
+        label: the label column of a CSV; empty takes the last one.
+        by: the column of a CSV whose values are the clients; empty splits by `partition`.
+        ranges: column name to its public [low, high] range, for a CSV.
+    """
+
+    partition: str = "natural"
+    alpha: float = 0.5
+    test_fraction: float = 0.2
+    min_rows: int = 50
+    path: str = ""
+    label: str = ""
+    by: str = ""
+    ranges: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check.choice("data.partition", self.partition, PARTITIONS)
+        check.finite("data.alpha", self.alpha, above=0)
+        check.finite("data.test_fraction", self.test_fraction, above=0, below=1)
+        check.integer("data.min_rows", self.min_rows, at_least=2)
+        for column, pair in self.ranges.items():
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise ConfigError(f"data.ranges.{column}={pair!r}: expected [low, high]")
+            low, high = (check.finite(f"data.ranges.{column}", v) for v in pair)
+            if low >= high:
+                raise ConfigError(f"data.ranges.{column}={pair!r}: expected low < high")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a client does in one round.
+
+    Attributes:
+        optimizer: the client's Keras optimizer, fresh in every round.
+        learning_rate: its learning rate.
+        local_steps: optimizer steps per round.
+        sampling_probability: chance of each row to be in a step's batch (Poisson sampling).
+        hidden_units: widths of the hidden layers; empty is a linear model.
+        strategy: the server's Flower strategy.
+        server_learning_rate: for the strategies that have one.
+    """
+
+    optimizer: str = "sgd"
+    learning_rate: float = 1.0
+    local_steps: int = 50
+    sampling_probability: float = 0.02
+    hidden_units: tuple[int, ...] = (32,)
+    strategy: str = "fedavg"
+    server_learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        check.choice("train.optimizer", self.optimizer, OPTIMIZERS)
+        check.finite("train.learning_rate", self.learning_rate, above=0)
+        check.integer("train.local_steps", self.local_steps, at_least=1)
+        check.finite("train.sampling_probability", self.sampling_probability, above=0, at_most=1)
+        for units in self.hidden_units:
+            check.integer("train.hidden_units", units, at_least=1)
+        check.choice("train.strategy", self.strategy, STRATEGIES)
+        check.finite("train.server_learning_rate", self.server_learning_rate, above=0)
+
+
+@dataclass(frozen=True)
+class SecAggConfig:
+    """Secure aggregation: always on.
+
+    Attributes:
+        min_survivors: fewest clients whose sum the server may learn; 0 takes the protocol's
+            threshold. Each device's own policy has a floor of its own.
+        update_bound: largest absolute value of one coordinate of an update; larger ones saturate,
+            are counted and reported. With client-level privacy the clip norm takes its place.
+        max_examples: largest weight of one client; a client with more rows counts as this many.
+        timeout: seconds that one exchange waits for its slowest client.
+    """
+
+    min_survivors: int = 0
+    update_bound: float = 4.0
+    max_examples: int = 65_536
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        check.integer("secagg.min_survivors", self.min_survivors, at_least=0)
+        check.finite("secagg.update_bound", self.update_bound, above=0)
+        check.integer("secagg.max_examples", self.max_examples, at_least=1, at_most=2**24)
+        check.finite("secagg.timeout", self.timeout, above=0)
+
+
+@dataclass(frozen=True)
+class RecordDPConfig:
+    """Record-level privacy: DP-SGD on the client.
+
+    Attributes:
+        enabled: whether clients train with it.
+        epsilon: target over the whole run, from which the noise is calibrated; None when
+            `noise_multiplier` is given.
+        noise_multiplier: noise standard deviation over the clip norm; None calibrates it.
+        l2_norm_clip: bound of one example's gradient.
+        engine: how per-example gradients are computed.
+    """
+
+    enabled: bool = True
+    epsilon: float | None = 3.0
+    noise_multiplier: float | None = None
+    l2_norm_clip: float = 1.0
+    engine: str = "vectorized"
+
+    def __post_init__(self) -> None:
+        _check_noise("dp.record", self.epsilon, self.noise_multiplier, self.enabled)
+        check.finite("dp.record.l2_norm_clip", self.l2_norm_clip, above=0)
+        check.choice("dp.record.engine", self.engine, ENGINES)
+
+
+@dataclass(frozen=True)
+class ClientDPConfig:
+    """Client-level privacy: clipped updates, noise on the decrypted sum.
+
+    Attributes:
+        enabled: whether it is on; weights are then uniform.
+        epsilon: target over the whole run; None when `noise_multiplier` is given.
+        noise_multiplier: noise standard deviation over the clip norm; None calibrates it.
+        l2_norm_clip: bound of one client's whole update.
+        sampling_probability: chance of each client to be in a round's cohort, drawn by the
+            server (Poisson sampling); 1 takes every client.
+        noise: who adds the noise.
+    """
+
+    enabled: bool = False
+    epsilon: float | None = 8.0
+    noise_multiplier: float | None = None
+    l2_norm_clip: float = 0.5
+    sampling_probability: float = 1.0
+    noise: str = "central"
+
+    def __post_init__(self) -> None:
+        _check_noise("dp.client", self.epsilon, self.noise_multiplier, self.enabled)
+        check.finite("dp.client.l2_norm_clip", self.l2_norm_clip, above=0)
+        check.finite(
+            "dp.client.sampling_probability", self.sampling_probability, above=0, at_most=1
+        )
+        check.choice("dp.client.noise", self.noise, ("central",))
+
+
+@dataclass(frozen=True)
+class DPConfig:
+    """Both levels of differential privacy and the delta they share."""
+
+    delta: float = 1e-5
+    record: RecordDPConfig = RecordDPConfig()
+    client: ClientDPConfig = ClientDPConfig()
+
+    def __post_init__(self) -> None:
+        check.finite("dp.delta", self.delta, above=0, below=1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        scenario: name of the data and its model.
+        clients: number of clients; None takes the scenario's own.
+        rounds: rounds of training.
+        evaluate_every: rounds between evaluations; the last round is always evaluated.
+        seed: partition, held-out rows, initial weights and the data order of training without
+            privacy. Never noise, masks, keys, or the sampling that privacy relies on.
+    """
+
+    scenario: str = "transport"
+    clients: int | None = None
+    rounds: int = 10
+    evaluate_every: int = 1
+    seed: int = 1
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    secagg: SecAggConfig = SecAggConfig()
+    dp: DPConfig = DPConfig()
+
+    def __post_init__(self) -> None:
+        if self.clients is not None:
+            check.integer("clients", self.clients, at_least=3, at_most=128)
+        check.integer("rounds", self.rounds, at_least=1)
+        check.integer("evaluate_every", self.evaluate_every, at_least=1)
+        check.integer("seed", self.seed, at_least=0, at_most=2**31 - 1)
+        if (
+            self.dp.client.enabled
+            and self.clients is not None
+            and self.secagg.min_survivors > self.clients
+        ):
+            raise ConfigError(
+                f"secagg.min_survivors={self.secagg.min_survivors}: expected at most the "
+                f"{self.clients} clients"
+            )
+
+    @classmethod
+    def build(cls, *tables: Mapping[str, Any]) -> Self:
+        """Build from nested tables; later ones win, key by key.
+
+        Raises:
+            ConfigError: an unknown key (with the nearest known one), a wrong type or value.
+        """
+        merged: dict[str, Any] = {}
+        for table in tables:
+            _merge(merged, table)
+        return typing.cast(Self, _build(cls, merged, ""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain tables without unset values: what `build` takes and TOML can hold."""
+        return typing.cast(dict[str, Any], _plain(self))
+
+    def to_json(self) -> str:
+        """One line of canonical JSON."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Inverse of `to_json`.
+
+        Raises:
+            ConfigError: not JSON, or not a run's configuration.
+        """
+        try:
+            table = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"configuration is not JSON: {error}") from None
+        if not isinstance(table, dict):
+            raise ConfigError("configuration is not a JSON object")
+        return cls.build(table)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `dp.record.epsilon=2` texts into a nested table; values are TOML, or else text.
+
+    Raises:
+        ConfigError: no `=`, or an empty key.
+    """
+    table: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise ConfigError(f"--set {text!r}: expected key=value, as in dp.record.epsilon=2")
+        try:
+            parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        _merge(table, nest({key.strip(): parsed}))
+    return table
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted keys (Flower's run config) into nested tables."""
+    table: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.replace("-", "_").split(".")
+        inner = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{key}: {parent} is a value and a table at once")
+        inner[last] = value
+    return table
+
+
+def _check_noise(name: str, epsilon: Any, noise_multiplier: Any, enabled: bool) -> None:
+    if not isinstance(enabled, bool):
+        raise ConfigError(f"{name}.enabled={enabled!r}: expected true or false")
+    if epsilon is not None:
+        check.finite(f"{name}.epsilon", epsilon, above=0)
+    if noise_multiplier is not None:
+        check.finite(f"{name}.noise_multiplier", noise_multiplier, above=0)
+    if enabled and epsilon is None and noise_multiplier is None:
+        raise ConfigError(f"{name}: expected epsilon or noise_multiplier")
+
+
+def _merge(into: dict[str, Any], table: Mapping[str, Any]) -> None:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, Mapping):
+            into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else "known: " + ", ".join(fields)
+            raise ConfigError(f"unknown setting {prefix}{key}: {hint}")
+        values[key] = _convert(hints[key], value, prefix + key)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name}={value!r}: expected a table, as in {name}.key=value")
+        return _build(typing.cast(type, hint), value, name + ".")
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    if bool in options and isinstance(value, bool):
+        return value
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    for option in options:
+        origin = typing.get_origin(option) or option
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(value)
+        if origin is Mapping or origin is types.MappingProxyType:
+            continue
+        if isinstance(origin, type) and isinstance(value, origin) and not isinstance(value, bool):
+            return value
+    if isinstance(value, Mapping) and any(
+        isinstance({}, typing.get_origin(o) or o) for o in options
+    ):
+        return dict(value)
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    raise ConfigError(f"{name}={value!r}: expected {wanted}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {key: _plain(item) for key, item in items if item is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Cryptography: cipher streams, digests, identities and certificates."""
