@@ -1,4 +1,4 @@
-"""What a run is: frozen, checked dataclasses, built from nested tables (TOML or Flower's run config).
+"""What a run is: frozen, checked dataclasses, built from nested tables (TOML, run config).
 
 `RunConfig.build` layers tables over the scenario's defaults and refuses unknown keys. Privacy
 settings have types of their own: tuning speed cannot change a guarantee.
@@ -125,21 +125,22 @@ class RecordDPConfig:
 
     Attributes:
         enabled: whether clients train with it.
-        epsilon: target over the whole run, from which the noise is calibrated; None when
-            `noise_multiplier` is given.
-        noise_multiplier: noise standard deviation over the clip norm; None calibrates it.
+        epsilon: most that the whole run may spend.
+        noise_multiplier: noise standard deviation over the clip norm; 0 calibrates it to
+            `epsilon`. A run whose noise is too small for its epsilon does not start.
         l2_norm_clip: bound of one example's gradient.
         engine: how per-example gradients are computed.
     """
 
     enabled: bool = True
-    epsilon: float | None = 3.0
-    noise_multiplier: float | None = None
+    epsilon: float = 3.0
+    noise_multiplier: float = 0.0
     l2_norm_clip: float = 1.0
     engine: str = "vectorized"
 
     def __post_init__(self) -> None:
-        _check_noise("dp.record", self.epsilon, self.noise_multiplier, self.enabled)
+        check.finite("dp.record.epsilon", self.epsilon, above=0)
+        check.finite("dp.record.noise_multiplier", self.noise_multiplier, at_least=0)
         check.finite("dp.record.l2_norm_clip", self.l2_norm_clip, above=0)
         check.choice("dp.record.engine", self.engine, ENGINES)
 
@@ -150,8 +151,8 @@ class ClientDPConfig:
 
     Attributes:
         enabled: whether it is on; weights are then uniform.
-        epsilon: target over the whole run; None when `noise_multiplier` is given.
-        noise_multiplier: noise standard deviation over the clip norm; None calibrates it.
+        epsilon: most that the whole run may spend.
+        noise_multiplier: noise standard deviation over the clip norm; 0 calibrates it.
         l2_norm_clip: bound of one client's whole update.
         sampling_probability: chance of each client to be in a round's cohort, drawn by the
             server (Poisson sampling); 1 takes every client.
@@ -159,14 +160,15 @@ class ClientDPConfig:
     """
 
     enabled: bool = False
-    epsilon: float | None = 8.0
-    noise_multiplier: float | None = None
+    epsilon: float = 8.0
+    noise_multiplier: float = 0.0
     l2_norm_clip: float = 0.5
     sampling_probability: float = 1.0
     noise: str = "central"
 
     def __post_init__(self) -> None:
-        _check_noise("dp.client", self.epsilon, self.noise_multiplier, self.enabled)
+        check.finite("dp.client.epsilon", self.epsilon, above=0)
+        check.finite("dp.client.noise_multiplier", self.noise_multiplier, at_least=0)
         check.finite("dp.client.l2_norm_clip", self.l2_norm_clip, above=0)
         check.finite(
             "dp.client.sampling_probability", self.sampling_probability, above=0, at_most=1
@@ -179,8 +181,8 @@ class DPConfig:
     """Both levels of differential privacy and the delta they share."""
 
     delta: float = 1e-5
-    record: RecordDPConfig = RecordDPConfig()
-    client: ClientDPConfig = ClientDPConfig()
+    record: RecordDPConfig = field(default_factory=RecordDPConfig)
+    client: ClientDPConfig = field(default_factory=ClientDPConfig)
 
     def __post_init__(self) -> None:
         check.finite("dp.delta", self.delta, above=0, below=1)
@@ -204,10 +206,10 @@ class RunConfig:
     rounds: int = 10
     evaluate_every: int = 1
     seed: int = 1
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
-    secagg: SecAggConfig = SecAggConfig()
-    dp: DPConfig = DPConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    secagg: SecAggConfig = field(default_factory=SecAggConfig)
+    dp: DPConfig = field(default_factory=DPConfig)
 
     def __post_init__(self) -> None:
         if self.clients is not None:
@@ -308,17 +310,6 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _check_noise(name: str, epsilon: Any, noise_multiplier: Any, enabled: bool) -> None:
-    if not isinstance(enabled, bool):
-        raise ConfigError(f"{name}.enabled={enabled!r}: expected true or false")
-    if epsilon is not None:
-        check.finite(f"{name}.epsilon", epsilon, above=0)
-    if noise_multiplier is not None:
-        check.finite(f"{name}.noise_multiplier", noise_multiplier, above=0)
-    if enabled and epsilon is None and noise_multiplier is None:
-        raise ConfigError(f"{name}: expected epsilon or noise_multiplier")
-
-
 def _merge(into: dict[str, Any], table: Mapping[str, Any]) -> None:
     for key, value in table.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
@@ -348,27 +339,20 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name}={value!r}: expected a table, as in {name}.key=value")
         return _build(typing.cast(type, hint), value, name + ".")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    if bool in options and isinstance(value, bool):
-        return value
-    if float in options and isinstance(value, int) and not isinstance(value, bool):
+    kinds = [typing.get_origin(kind) or kind for kind in _alternatives(hint)]
+    if float in kinds and type(value) is int:
         return float(value)
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(value)
-        if origin is Mapping or origin is types.MappingProxyType:
-            continue
-        if isinstance(origin, type) and isinstance(value, origin) and not isinstance(value, bool):
+    if tuple in kinds and isinstance(value, list):
+        return tuple(value)
+    for kind in kinds:
+        if isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
             return value
-    if isinstance(value, Mapping) and any(
-        isinstance({}, typing.get_origin(o) or o) for o in options
-    ):
-        return dict(value)
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not types.NoneType)
     raise ConfigError(f"{name}={value!r}: expected {wanted}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _plain(value: Any) -> Any:

@@ -1,1 +1,1 @@
-
+"""Scenarios, preprocessing and partitions: what a client's rows are."""

@@ -1,1 +1,1 @@
-
+"""Differential privacy: clipping, noise, mechanisms and accounting."""

@@ -1,1 +1,1 @@
-
+"""Secure aggregation, free of any transport: client and server are state machines."""
