@@ -1,0 +1,1 @@
+"""Flower strategies and the ServerApp: the server's side of a federation."""

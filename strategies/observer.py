@@ -1,0 +1,107 @@
+"""What a running federation tells those who watch it: progress bars, run folders, logs.
+
+Nothing here is about one client: counts, times, and what the secure sums decrypt to.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from lepton_flwr.config import RunConfig
+
+PHASES = ("keys", "shares", "train", "attest", "reveal", "aggregate", "evaluate")
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What is known before the first round.
+
+    Attributes:
+        config: the resolved configuration.
+        scenario_title: the scenario in a few words.
+        clients: clients of the federation.
+        num_parameters: trainable and other weights of the model.
+        guarantee: plain sentences, one for each promise.
+        noise_multiplier_record: noise over clip norm on the client, if any.
+        noise_multiplier_client: noise over clip norm on the sum, if any.
+    """
+
+    config: RunConfig
+    scenario_title: str
+    clients: int
+    num_parameters: int
+    guarantee: tuple[str, ...]
+    noise_multiplier_record: float | None
+    noise_multiplier_client: float | None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: a row of `metrics.csv`. None means not known.
+
+    Attributes:
+        round: number of the round, from 1.
+        status: "ok" or "skipped"; a skipped round leaves the model unchanged.
+        reason: why it was skipped, else empty.
+        participants: clients that were asked.
+        survivors: clients whose updates are in the sum.
+        accuracy: on the held-out rows of all clients together.
+        auc: area under the ROC curve on the same rows (mean over classes if more than two).
+        loss: mean loss on the same rows.
+        epsilon_record: spent so far, per record.
+        epsilon_client: spent so far, per client.
+        bytes_up: sent by one client in this round, mean over the participants.
+        bytes_down: received by one client in this round, mean over the participants.
+        saturated: coordinates of the sum's inputs beyond the fixed-point range.
+        seconds: by phase, see `PHASES`.
+    """
+
+    round: int
+    status: str
+    reason: str
+    participants: int
+    survivors: int
+    accuracy: float | None
+    auc: float | None
+    loss: float | None
+    epsilon_record: float | None
+    epsilon_client: float | None
+    bytes_up: int
+    bytes_down: int
+    saturated: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended.
+
+    Attributes:
+        reason: "finished", "interrupted", "failed" or "budget".
+        roc: (false positive rate, true positive rate) of the last evaluation, if known.
+        delta: the delta of every epsilon.
+        accountant: what computed the epsilons.
+    """
+
+    reason: str
+    roc: list[tuple[float, float]] | None
+    delta: float
+    accountant: str
+
+
+class RunObserver(Protocol):
+    """Watches a run; an exception in an observer ends the run."""
+
+    def run_started(self, start: RunStart) -> None:
+        """Before the first round."""
+
+    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+        """`done` of `total` clients have answered the exchange of this phase."""
+
+    def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
+        """After each round; `weights` are the global model's."""
+
+    def run_ended(self, end: RunEnd) -> None:
+        """Once, however the run ended."""
