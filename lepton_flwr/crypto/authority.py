@@ -1,0 +1,148 @@
+"""The authority of a federation: it certifies the devices that may take part."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import NameOID
+
+from lepton_flwr.crypto.files import write_private
+from lepton_flwr.crypto.identity import (
+    CertificateError,
+    Identity,
+    load_private_pem,
+    parse_pem,
+    private_pem,
+)
+
+KEY_FILE = "authority.pem"
+CERTIFICATE_FILE = "authority.crt"
+LIFETIME = timedelta(days=397)
+CLOCK_SKEW = timedelta(hours=1)
+
+
+class Authority:
+    """An Ed25519 certificate authority for devices only.
+
+    Whoever holds its key can add devices to every roster that trusts it, so it stays off the
+    server: a server that could invent devices could unmask the others' sum.
+
+    Args:
+        key: its private key.
+        certificate: its self-signed certificate.
+
+    Raises:
+        CertificateError: the certificate is of another key.
+    """
+
+    def __init__(self, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
+        if certificate.public_key() != key.public_key():
+            raise CertificateError("certificate of another key: expected the authority's own")
+        self._key = key
+        self._certificate = certificate
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """Its certificate in PEM: what `Roster.of_authority` takes."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    @classmethod
+    def create(cls, name: str, now: datetime | None = None) -> Self:
+        """Make an authority with a fresh key.
+
+        Args:
+            name: its common name, 1 to 64 characters.
+            now: the time, with a time zone; None takes the clock's.
+        """
+        key = Ed25519PrivateKey.generate()
+        subject = _name(name)
+        certificate = (
+            certificate_builder(subject, subject, key.public_key(), now)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(key_usage(key_cert_sign=True), critical=True)
+            .sign(key, None)
+        )
+        return cls(key, certificate)
+
+    def issue(self, name: str, now: datetime | None = None) -> Identity:
+        """Make a device's identity: a fresh key and a certificate of it.
+
+        Args:
+            name: the device's common name, 1 to 64 characters; others see it.
+            now: the time, with a time zone; None takes the clock's.
+        """
+        key = Ed25519PrivateKey.generate()
+        certificate = (
+            certificate_builder(_name(name), self._certificate.subject, key.public_key(), now)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(key_usage(digital_signature=True), critical=True)
+            .sign(self._key, None)
+        )
+        return Identity(key, certificate)
+
+    def save(self, folder: Path) -> None:
+        """Write `authority.pem` (PKCS #8, mode 0600) and `authority.crt` (PEM) into `folder`.
+
+        Raises:
+            KeyFileError: one of them exists or cannot be created.
+        """
+        write_private(folder / KEY_FILE, private_pem(self._key))
+        write_private(folder / CERTIFICATE_FILE, self.certificate_pem)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            KeyFileError: the key cannot be read, is no unencrypted Ed25519 key, or is open to
+                other users.
+            CertificateError: the certificate is malformed or of another key.
+        """
+        key = load_private_pem(folder / KEY_FILE)
+        try:
+            pem = (folder / CERTIFICATE_FILE).read_bytes()
+        except OSError as error:
+            raise CertificateError(f"{CERTIFICATE_FILE}: {error.strerror}") from None
+        return cls(key, parse_pem(pem))
+
+
+def certificate_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: CertificatePublicKeyTypes,
+    now: datetime | None = None,
+) -> x509.CertificateBuilder:
+    """A certificate with everything but its extensions, valid from `now` for `LIFETIME`."""
+    now = datetime.now(UTC) if now is None else now
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + LIFETIME)
+    )
+
+
+def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    """The key usage extension with these purposes and no other."""
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
