@@ -42,11 +42,11 @@ class CipherStream:
     def uint32(self, count: int) -> np.ndarray:
         """`count` uniform uint32, little-endian, shape (count,)."""
         out = np.empty(count, dtype="<u4")
-        self.read_into(memoryview(out).cast("B"))
+        self.read_into(out.data.cast("B"))
         return out
 
     def uint64(self, count: int) -> np.ndarray:
         """`count` uniform uint64, little-endian, shape (count,)."""
         out = np.empty(count, dtype="<u8")
-        self.read_into(memoryview(out).cast("B"))
+        self.read_into(out.data.cast("B"))
         return out

@@ -1,0 +1,49 @@
+"""Session keys: X25519 pairs and what is derived from them, one key for each purpose."""
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lepton_flwr.crypto.digest import field
+from lepton_flwr.secagg.errors import KeyRecordError
+
+KEY_BYTES = 32
+SHARE_LABEL = "lepton/secagg/share-key/v1"
+PAIR_LABEL = "lepton/secagg/pairwise-mask/v1"
+SELF_LABEL = "lepton/secagg/self-mask/v1"
+
+
+def public_key(secret: bytes) -> bytes:
+    """The 32-byte X25519 public key of a 32-byte secret key."""
+    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+
+
+def share_key(secret: bytes, public: bytes, sid: bytes, sender: int, receiver: int) -> bytes:
+    """The AES-256 key under which `sender` sends its shares to `receiver`; used once."""
+    return _derive(_agree(secret, public), SHARE_LABEL, sid, sender, receiver)
+
+
+def pair_key(secret: bytes, public: bytes, sid: bytes, i: int, j: int) -> bytes:
+    """The mask key of the pair {i, j}: the same at both ends."""
+    return _derive(_agree(secret, public), PAIR_LABEL, sid, min(i, j), max(i, j))
+
+
+def self_key(seed: bytes, sid: bytes, i: int) -> bytes:
+    """The mask key of client i's own seed."""
+    return _derive(seed, SELF_LABEL, sid, i, i)
+
+
+def _agree(secret: bytes, public: bytes) -> bytes:
+    try:
+        return X25519PrivateKey.from_private_bytes(secret).exchange(
+            X25519PublicKey.from_public_bytes(public)
+        )
+    except (ValueError, UnsupportedAlgorithm):
+        # A point of small order would give a shared secret that the network knows.
+        raise KeyRecordError("a public key is not a usable X25519 key") from None
+
+
+def _derive(secret: bytes, label: str, sid: bytes, first: int, second: int) -> bytes:
+    info = label.encode() + sid + field(first) + field(second)
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=sid, info=info).derive(secret)

@@ -1,0 +1,106 @@
+"""What one session is, said before any key is made and bound into every signature and mask."""
+
+import math
+from dataclasses import dataclass
+
+from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.secagg.encoding import Layout
+from lepton_flwr.secagg.errors import FloorError, MessageError
+from lepton_flwr.secagg.graph import MAX_COMPLETE, complete_threshold
+
+CONFIG_LABEL = "lepton/secagg/config/v1"
+PURPOSES = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """One session: one sum.
+
+    Attributes:
+        run_id: the run, as text.
+        number: of the session within its run; every session has a greater one.
+        purpose: "train" or "evaluate".
+        layout: the vector; its `num_clients` is the number of invited clients.
+        min_survivors: fewest clients whose sum is revealed.
+        l2_norm_clip: bound of one client's whole update, which the client enforces; 0 for none.
+    """
+
+    run_id: str
+    number: int
+    purpose: str
+    layout: Layout
+    min_survivors: int
+    l2_norm_clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number < 2**62:
+            raise MessageError(f"session number {self.number}: expected 1 or more")
+        if self.purpose not in PURPOSES:
+            raise MessageError(f"purpose {self.purpose!r}: expected one of {', '.join(PURPOSES)}")
+        if not 2 <= self.layout.num_clients <= MAX_COMPLETE:
+            raise MessageError(f"{self.layout.num_clients} clients: expected 2 to {MAX_COMPLETE}")
+        if not 2 <= self.min_survivors <= self.layout.num_clients:
+            raise FloorError(
+                f"min_survivors={self.min_survivors}: expected 2 to the "
+                f"{self.layout.num_clients} invited clients"
+            )
+        if not (math.isfinite(self.l2_norm_clip) and self.l2_norm_clip >= 0):
+            raise MessageError(f"l2_norm_clip={self.l2_norm_clip}: expected a number >= 0")
+
+    def digest(self) -> bytes:
+        """32 bytes that determine every field."""
+        parts = [
+            piece
+            for part in self.layout.segments
+            for piece in (
+                field(part.name),
+                field(str(part.kind)),
+                field(part.size),
+                field(float(part.bound).hex()),
+            )
+        ]
+        return digest(
+            CONFIG_LABEL,
+            field(self.run_id),
+            field(self.number),
+            field(self.purpose),
+            field(self.layout.num_clients),
+            field(self.layout.max_weight),
+            field(self.min_survivors),
+            field(float(self.l2_norm_clip).hex()),
+            *parts,
+        )
+
+    def floor(self, num_participants: int) -> int:
+        """Fewest survivors with which a session of so many participants may be revealed."""
+        return max(self.min_survivors, complete_threshold(num_participants))
+
+
+@dataclass(frozen=True)
+class ClientFloors:
+    """What this device requires, whatever the server asks.
+
+    Attributes:
+        min_survivors: fewest clients, itself included, whose sum it takes part in.
+        max_dimension: longest vector, in coordinates.
+    """
+
+    min_survivors: int = 2
+    max_dimension: int = 2**27
+
+    def check(self, config: SessionConfig) -> None:
+        """Refuse a session below the floors.
+
+        Raises:
+            FloorError: it asks for fewer survivors or a longer vector.
+        """
+        if config.min_survivors < self.min_survivors:
+            raise FloorError(
+                f"min_survivors={config.min_survivors}: this device's policy asks for at least "
+                f"{self.min_survivors}"
+            )
+        if config.layout.dimension > self.max_dimension:
+            raise FloorError(
+                f"vector of {config.layout.dimension} coordinates: this device takes at most "
+                f"{self.max_dimension}"
+            )

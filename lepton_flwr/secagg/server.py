@@ -1,0 +1,294 @@
+"""The server's side of one session: collects, forwards, and adds masked vectors as they come.
+
+The server learns the sum over the survivors and their number. Its memory is a few vectors, however
+many clients there are.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lepton_flwr.crypto.identity import verify
+from lepton_flwr.errors import PrivacyError
+from lepton_flwr.secagg import keys, shamir
+from lepton_flwr.secagg.client import Members
+from lepton_flwr.secagg.errors import (
+    AttestationError,
+    KeyRecordError,
+    MessageError,
+    OrderError,
+    RevealError,
+    ThresholdError,
+    VectorError,
+)
+from lepton_flwr.secagg.graph import complete_threshold
+from lepton_flwr.secagg.masking import add_streams
+from lepton_flwr.secagg.messages import (
+    Attestation,
+    KeyRecord,
+    KeyRequest,
+    KeyRoster,
+    Reveal,
+    RevealRequest,
+    ShareBundle,
+    SurvivorRequest,
+    WorkRequest,
+)
+from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.transcript import (
+    attestation_digest,
+    keys_digest,
+    session_id,
+    to_bitmap,
+)
+
+
+class ServerSession:
+    """One session. For each exchange: `receive_*` one reply at a time, then `close_*` once.
+
+    A client is named by whatever the transport names it by (`node`, an int). A bad reply raises and
+    leaves the session as it was: the caller drops that client and goes on.
+
+    Args:
+        config: the session.
+        content_hash: digest of what the clients will work on.
+        members: the roster, as the clients have it: an impostor's record is left out here, where
+            it would otherwise make every client give up the round.
+    """
+
+    def __init__(self, config: SessionConfig, content_hash: bytes, members: Members) -> None:
+        self.config = config
+        self.content_hash = content_hash
+        self._members = members
+        self._exchange = 0
+        self._records: dict[int, tuple[bytes, KeyRecord]] = {}
+        self._order: list[int] = []
+        self._index: dict[int, int] = {}
+        self._sid = b""
+        self._bundles: dict[int, tuple[bytes, ...]] = {}
+        self._started: list[int] = []
+        self._masked: set[int] = set()
+        self._survivors: list[int] = []
+        self._signatures: dict[int, bytes] = {}
+        self._revealed: dict[int, tuple[bytes, ...]] = {}
+        self._total = np.zeros(config.layout.dimension, dtype=np.uint32)
+
+    @property
+    def threshold(self) -> int:
+        """Shares and signatures needed, from the number of key records."""
+        return complete_threshold(len(self._order))
+
+    def request_keys(self) -> KeyRequest:
+        """E0."""
+        return KeyRequest(self.config, self.content_hash)
+
+    def receive_keys(self, node: int, record: KeyRecord) -> None:
+        """E0: one client's record.
+
+        Raises:
+            KeyRecordError: not signed by a member, or a member's second.
+        """
+        self._expect(0, node, self._records)
+        signed = keys_digest(
+            self.config, self.content_hash, record.mask_public, record.share_public, record.nonce
+        )
+        try:
+            member = self._members.verify(record.credential, signed, record.signature)
+        except PrivacyError as error:
+            raise KeyRecordError(f"key record refused: {error}") from None
+        if any(member == other for other, _ in self._records.values()):
+            raise KeyRecordError("key record of a member that has sent one")
+        self._records[node] = (member, record)
+
+    def close_keys(self) -> KeyRoster:
+        """E1: everybody's records, in the order of the members' public keys.
+
+        Raises:
+            ThresholdError: too few for a session.
+        """
+        self._advance(0, len(self._records), len(self._records))
+        self._order = sorted(self._records, key=lambda node: self._records[node][0])
+        self._index = {node: index for index, node in enumerate(self._order)}
+        records = tuple(self._records[node][1] for node in self._order)
+        digests = [record.digest() for record in records]
+        self._sid = session_id(self.config, self.content_hash, digests)
+        return KeyRoster(records)
+
+    def receive_shares(self, node: int, bundle: ShareBundle) -> None:
+        """E1: one client's encrypted shares.
+
+        Raises:
+            MessageError: not one for each other client.
+        """
+        self._expect(1, node, self._bundles)
+        if len(bundle.ciphertexts) != len(self._order) - 1:
+            raise MessageError(f"{len(bundle.ciphertexts)} shares: expected {len(self._order) - 1}")
+        self._bundles[node] = bundle.ciphertexts
+
+    def close_shares(self) -> dict[int, WorkRequest]:
+        """E2: for each client that shared, who is left and the shares for it.
+
+        Raises:
+            ThresholdError: too few.
+        """
+        self._advance(1, len(self._bundles), len(self._order))
+        self._started = [node for node in self._order if node in self._bundles]
+        participants = self._bitmap(self._started)
+        requests = {
+            node: WorkRequest(
+                participants,
+                tuple(
+                    self._bundles[sender][self._place(sender, node)]
+                    for sender in self._started
+                    if sender != node
+                ),
+            )
+            for node in self._started
+        }
+        self._bundles = {}
+        return requests
+
+    def receive_masked(self, node: int, vector: np.ndarray) -> None:
+        """E2: one client's masked vector, uint32 (dimension,), added to the sum and not kept.
+
+        Raises:
+            VectorError: wrong dtype or shape.
+        """
+        self._expect(2, node, self._masked)
+        if node not in self._started:
+            raise OrderError("a masked vector of a client that did not share its secrets")
+        if vector.dtype != np.uint32 or vector.shape != self._total.shape:
+            raise VectorError(
+                f"vector of {vector.dtype}{vector.shape}: expected uint32{self._total.shape}"
+            )
+        np.add(self._total, vector, out=self._total)
+        self._masked.add(node)
+
+    def close_masked(self) -> SurvivorRequest:
+        """E3: whose vectors are in the sum; one that comes later is refused.
+
+        Raises:
+            ThresholdError: too few.
+        """
+        self._advance(2, len(self._masked), len(self._order))
+        self._survivors = [node for node in self._order if node in self._masked]
+        return SurvivorRequest(self._bitmap(self._survivors))
+
+    def receive_attestation(self, node: int, attestation: Attestation) -> None:
+        """E3: one survivor's signature.
+
+        Raises:
+            AttestationError: it is not that client's signature on the list of survivors.
+        """
+        self._expect(3, node, self._signatures)
+        if node not in self._masked:
+            raise AttestationError("a signature of a client that is not among the survivors")
+        message = attestation_digest(self._sid, self._bitmap(self._survivors))
+        try:
+            verify(self._records[node][0], message, attestation.signature)
+        except PrivacyError:
+            raise AttestationError("the signature is not on this list of survivors") from None
+        self._signatures[node] = attestation.signature
+
+    def close_attestations(self) -> RevealRequest:
+        """E4: the signatures, for those who signed.
+
+        Raises:
+            ThresholdError: too few.
+        """
+        self._advance(3, len(self._signatures), len(self._order), self.threshold)
+        signers = [node for node in self._survivors if node in self._signatures]
+        return RevealRequest(
+            tuple(self._index[node] for node in signers),
+            tuple(self._signatures[node] for node in signers),
+        )
+
+    def receive_reveal(self, node: int, reveal: Reveal) -> None:
+        """E4: one client's shares.
+
+        Raises:
+            MessageError: not one for each client that started.
+        """
+        self._expect(4, node, self._revealed)
+        if node not in self._signatures:
+            raise OrderError("shares of a client that did not sign the list of survivors")
+        if len(reveal.shares) != len(self._started):
+            raise MessageError(f"{len(reveal.shares)} shares: expected {len(self._started)}")
+        self._revealed[node] = reveal.shares
+
+    def close_reveals(self) -> np.ndarray:
+        """The sum of the survivors' vectors modulo 2^32: uint32, shape (dimension,).
+
+        Raises:
+            ThresholdError: too few revealed.
+            RevealError: shares do not give the secret that belongs to a public key.
+        """
+        self._advance(4, len(self._revealed), len(self._order), self.threshold)
+        # One set of points for all secrets: its Lagrange coefficients are computed once.
+        helpers = [node for node in self._order if node in self._revealed][: self.threshold]
+        masks: list[tuple[bytes, int]] = []
+        for place, node in enumerate(self._started):
+            secret = shamir.combine(
+                {self._index[helper] + 1: self._revealed[helper][place] for helper in helpers}
+            )
+            index = self._index[node]
+            if node in self._masked:
+                masks.append((keys.self_key(secret, self._sid, index), -1))
+            else:
+                masks.extend(self._pair_masks(node, secret))
+        add_streams(self._total, masks)
+        return self._total
+
+    def _pair_masks(self, dropped: int, secret: bytes) -> list[tuple[bytes, int]]:
+        """What the survivors added for one that dropped out, with the sign that removes it."""
+        if keys.public_key(secret) != self._records[dropped][1].mask_public:
+            raise RevealError("a revealed mask key does not fit its public key")
+        i = self._index[dropped]
+        masks = []
+        for survivor in self._survivors:
+            j = self._index[survivor]
+            public = self._records[survivor][1].mask_public
+            masks.append((keys.pair_key(secret, public, self._sid, i, j), 1 if j > i else -1))
+        return masks
+
+    @property
+    def num_survivors(self) -> int:
+        """Clients in the sum."""
+        return len(self._masked)
+
+    @property
+    def signers(self) -> list[int]:
+        """Those asked in E4."""
+        return [node for node in self._survivors if node in self._signatures]
+
+    @property
+    def survivors(self) -> list[int]:
+        """Those asked in E3."""
+        return list(self._survivors)
+
+    def _expect(self, exchange: int, node: int, seen: Mapping[int, object] | set[int]) -> None:
+        if self._exchange != exchange:
+            raise OrderError(f"a reply to exchange {exchange} during exchange {self._exchange}")
+        if exchange and node not in self._index:
+            raise OrderError("a reply of a client that sent no keys")
+        if node in seen:
+            raise OrderError("a second reply of one client in one exchange")
+
+    def _advance(self, exchange: int, count: int, cohort: int, floor: int | None = None) -> None:
+        if self._exchange != exchange:
+            raise OrderError(f"exchange {exchange} closed during exchange {self._exchange}")
+        needed = self.config.floor(cohort) if floor is None else floor
+        if count < needed:
+            self._exchange = -1
+            raise ThresholdError(
+                f"{count} clients answered exchange E{exchange}: expected at least {needed}"
+            )
+        self._exchange += 1
+
+    def _bitmap(self, nodes: list[int]) -> bytes:
+        return to_bitmap((self._index[node] for node in nodes), len(self._order))
+
+    def _place(self, sender: int, receiver: int) -> int:
+        """Where the sender's bundle, which leaves out itself, has the receiver's share."""
+        i, j = self._index[sender], self._index[receiver]
+        return j - (j > i)

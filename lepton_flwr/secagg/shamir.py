@@ -1,0 +1,90 @@
+"""Shamir's secret sharing over the prime field of p = 2^256 + 297."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from lepton_flwr.secagg.errors import RevealError
+
+PRIME = 2**256 + 297
+SECRET_BYTES = 32
+SHARE_BYTES = 33
+
+
+def split(
+    secret: bytes,
+    threshold: int,
+    points: Sequence[int],
+    random: Callable[[int], bytes] = os.urandom,
+) -> list[bytes]:
+    """Share a secret so that any `threshold` shares give it back and fewer tell nothing.
+
+    Args:
+        secret: 32 bytes.
+        threshold: 1 <= threshold <= len(points).
+        points: distinct evaluation points, 1 <= x < p; one share each.
+        random: source of coefficients; tests inject one.
+
+    Returns:
+        Shares of 33 bytes in the order of `points`.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"{len(secret)}-byte secret: expected {SECRET_BYTES} bytes")
+    if not 1 <= threshold <= len(points):
+        raise ValueError(f"threshold={threshold}: expected 1 to {len(points)}, the shares")
+    if len(set(points)) != len(points) or not all(1 <= x < PRIME for x in points):
+        raise ValueError("points: expected distinct numbers from 1 to p - 1")
+    coefficients = [_uniform(random) for _ in range(threshold - 1)]
+    coefficients.append(int.from_bytes(secret, "big"))
+    shares = []
+    for x in points:
+        value = 0
+        for coefficient in coefficients:
+            value = (value * x + coefficient) % PRIME
+        shares.append(value.to_bytes(SHARE_BYTES, "big"))
+    return shares
+
+
+def combine(shares: Mapping[int, bytes]) -> bytes:
+    """Give back the secret from exactly `threshold` shares, by point.
+
+    Raises:
+        RevealError: a share is not a field element, or the shares do not meet in a 32-byte secret.
+    """
+    points = tuple(sorted(shares))
+    total = 0
+    for x, weight in zip(points, _lagrange_at_zero(points), strict=True):
+        value = int.from_bytes(shares[x], "big")
+        if len(shares[x]) != SHARE_BYTES or value >= PRIME:
+            raise RevealError(f"share of point {x}: expected {SHARE_BYTES} bytes below the prime")
+        total += weight * value
+    secret = total % PRIME
+    if secret >= 2 ** (8 * SECRET_BYTES):
+        raise RevealError("shares do not meet in a 32-byte secret: one of them is wrong")
+    return secret.to_bytes(SECRET_BYTES, "big")
+
+
+@lru_cache(maxsize=64)
+def _lagrange_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
+    weights = []
+    for x in points:
+        others = [other for other in points if other != x]
+        top = _product(others)
+        bottom = _product(other - x for other in others)
+        weights.append(top * pow(bottom, -1, PRIME) % PRIME)
+    return tuple(weights)
+
+
+def _product(factors: Iterable[int]) -> int:
+    total = 1
+    for factor in factors:
+        total = total * factor % PRIME
+    return total
+
+
+def _uniform(random: Callable[[int], bytes]) -> int:
+    # 64 bits more than the prime: the remainder is within 2^-64 of uniform.
+    return int.from_bytes(random(SHARE_BYTES + 8), "big") % PRIME
