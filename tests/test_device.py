@@ -1,0 +1,214 @@
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from lepton_flwr.crypto.files import KeyFileError
+from lepton_flwr.crypto.identity import CertificateError
+from lepton_flwr.device import (
+    Device,
+    Policy,
+    node_folder,
+    provision,
+    simulated_root,
+)
+from lepton_flwr.errors import ConfigError, LeptonError, PolicyError
+
+
+class Rows:
+    def save(self, path):
+        path.write_bytes(b"rows")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return provision(tmp_path / "devices", [Rows()] * 3, min_survivors=2)
+
+
+def test_provisioned_devices_accept_each_other_and_nobody_else(tmp_path, folders):
+    assert [folder.name for folder in folders] == ["node-0000", "node-0001", "node-0002"]
+    devices = [Device.open(folder) for folder in folders]
+    assert len({device.identity.public_key for device in devices}) == 3
+    for sender in devices:
+        for receiver in devices:
+            name = receiver.roster.verify(
+                sender.identity.certificate, b"m", sender.identity.sign(b"m")
+            )
+            assert name == sender.identity.public_key
+    (stranger,) = provision(tmp_path / "others", [Rows()], min_survivors=2)
+    identity = Device.open(stranger).identity
+    with pytest.raises(CertificateError):
+        devices[0].roster.verify(identity.certificate, b"m", identity.sign(b"m"))
+
+
+def test_provisioned_folders_are_private_and_hold_the_policy(folders):
+    for path in (folders[0].parent, *folders):
+        assert path.stat().st_mode & 0o777 == 0o700
+    assert Device.open(folders[0]).policy == Policy(min_survivors=2)
+    assert not list(folders[0].parent.glob("*authority*"))
+
+
+def test_an_existing_folder_that_is_not_empty_is_refused(tmp_path, folders):
+    with pytest.raises(PolicyError, match="not empty"):
+        provision(tmp_path / "devices", [Rows()], min_survivors=2)
+    assert Device.open(folders[0])
+
+
+def test_a_folder_that_others_could_swap_is_refused(tmp_path):
+    parent = tmp_path / "open"
+    parent.mkdir()
+    parent.chmod(0o777)
+    with pytest.raises(PolicyError, match="chmod"):
+        provision(parent / "devices", [Rows()], min_survivors=2)
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(PolicyError, match="0700"):
+        provision(tmp_path / "link", [Rows()], min_survivors=2)
+    assert not list((tmp_path / "real").iterdir())
+
+
+def test_a_floor_below_two_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="min_survivors=1"):
+        provision(tmp_path / "devices", [Rows()], min_survivors=1)
+    assert not (tmp_path / "devices").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("min_survivors = 3", Policy(3, 0.0, True)),
+        (
+            "min_survivors = 5\nmin_record_noise_multiplier = 1\nevaluate = false",
+            Policy(5, 1.0, False),
+        ),
+    ],
+)
+def test_a_policy_is_what_its_file_says(tmp_path, text, policy):
+    (tmp_path / "policy.toml").write_text(text)
+    assert Policy.read(tmp_path / "policy.toml") == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "expected min_survivors"),
+        ("evaluate = true", "expected min_survivors"),
+        ("min_survivors = 3\nmin_survivor = 3", "min_survivor, min_survivors: expected"),
+        ("min_survivors = 1", "min_survivors=1: expected a whole number >= 2"),
+        ("min_survivors = true", "min_survivors=True"),
+        ("min_survivors = 2.0", "min_survivors=2.0"),
+        ("min_survivors = '3'", "min_survivors='3'"),
+        ("min_survivors = 3\nmin_record_noise_multiplier = -1", "expected a finite number >= 0"),
+        ("min_survivors = 3\nmin_record_noise_multiplier = nan", "min_record_noise_multiplier=nan"),
+        ("min_survivors = 3\nmin_record_noise_multiplier = inf", "min_record_noise_multiplier=inf"),
+        ("min_survivors = 3\nevaluate = 0", "evaluate=0: expected true or false"),
+        ("min_survivors = ", "not TOML"),
+        ("[policy]\nmin_survivors = 3", "policy: expected min_survivors"),
+    ],
+)
+def test_a_policy_that_is_not_understood_whole_is_refused(folders, text, reason):
+    (folders[0] / "policy.toml").write_text(text)
+    with pytest.raises(PolicyError, match=reason) as caught:
+        Device.open(folders[0])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["policy.toml", "roster.pem", "identity.pem", "identity.crt"])
+def test_a_device_without_one_of_its_files_does_not_open(folders, name):
+    (folders[0] / name).unlink()
+    with pytest.raises((PolicyError, KeyFileError, CertificateError), match=name):
+        Device.open(folders[0])
+
+
+@pytest.mark.parametrize("name", [".", "policy.toml", "roster.pem"])
+def test_a_device_whose_trust_others_could_change_does_not_open(folders, name):
+    (folders[0] / name).chmod(0o722)
+    with pytest.raises(PolicyError, match="chmod go-w"):
+        Device.open(folders[0])
+
+
+def test_a_device_whose_key_others_could_read_does_not_open(folders):
+    (folders[0] / "identity.pem").chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        Device.open(folders[0])
+
+
+def test_a_named_folder_is_opened(folders):
+    device = Device.from_node_config({"lepton-device": str(folders[1]), "partition-id": 0}, 7)
+    assert device.folder == folders[1]
+
+
+def test_a_relative_folder_is_refused(folders, monkeypatch):
+    monkeypatch.chdir(folders[0].parent)
+    with pytest.raises(PolicyError, match="absolute"):
+        Device.from_node_config({"lepton-device": "node-0000"}, 7)
+
+
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    provision(simulated_root(7), [Rows()] * 2, min_survivors=2)
+    return simulated_root(7)
+
+
+def test_a_simulated_device_is_found_by_its_run_and_partition(simulated):
+    device = Device.from_node_config({"partition-id": 1, "num-partitions": 2}, 7)
+    assert device.folder == node_folder(simulated, 1)
+
+
+@pytest.mark.parametrize(
+    ("node_config", "run_id"),
+    [({}, 7), ({"partition-id": 1}, 8), ({"partition-id": 2}, 7), ({"partition-id": "1"}, 7)],
+)
+def test_a_node_without_a_folder_is_refused(simulated, node_config, run_id):
+    with pytest.raises(PolicyError):
+        Device.from_node_config(node_config, run_id)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_simulated_folder_that_others_can_open_is_refused(simulated, depth, mode):
+    path = [simulated.parent, simulated, node_folder(simulated, 1)][depth]
+    path.chmod(mode)
+    with pytest.raises(PolicyError, match="0700"):
+        Device.from_node_config({"partition-id": 1}, 7)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_simulated_folder_behind_a_link_is_refused(simulated, tmp_path, depth):
+    path = [simulated.parent, simulated, node_folder(simulated, 1)][depth]
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(PolicyError, match="0700"):
+        Device.from_node_config({"partition-id": 1}, 7)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give folders away")
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_simulated_folder_of_another_user_is_refused(simulated, depth):
+    path = [simulated.parent, simulated, node_folder(simulated, 1)][depth]
+    os.chown(path, 12345, -1)
+    with pytest.raises(PolicyError, match="owner 12345"):
+        Device.from_node_config({"partition-id": 1}, 7)
+
+
+def test_an_unwritable_place_is_one_readable_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeptonError, match="cannot make the device folders"):
+        provision(tmp_path / "file" / "devices", [Rows()], min_survivors=2)
+
+
+def test_opening_a_device_loads_no_framework(folders):
+    code = (
+        "import sys, pathlib\n"
+        "from lepton_flwr.device import Device\n"
+        "Device.open(pathlib.Path(sys.argv[1]))\n"
+        "loaded = {'tensorflow', 'keras', 'pandas', 'sklearn', 'flwr', 'ray'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folders[0])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
