@@ -170,6 +170,16 @@ def test_a_calibrated_run_fits_its_budget_and_not_one_round_more():
     assert meter.epsilon == spent[-1]
 
 
+def test_a_limit_just_below_the_next_round_refuses_it():
+    mechanism = SampledGaussian(1.0, 0.05, 20)
+    two_rounds = epsilon_of(mechanism, 1e-5, 40)
+    meter = BudgetMeter(mechanism, 1e-5, two_rounds * (1 - 1e-9))
+    meter.spend_round()
+    with pytest.raises(PrivacyError, match="round 2"):
+        meter.spend_round()
+    assert BudgetMeter(mechanism, 1e-5, two_rounds).epsilon_after(2) == two_rounds
+
+
 def test_the_meter_agrees_with_the_closed_form_and_reports_rdp_beside():
     meter = BudgetMeter(SampledGaussian(5.0, 1.0, 3), 1e-5, 10.0)
     assert meter.epsilon == meter.epsilon_rdp == 0.0

@@ -26,7 +26,7 @@ def test_draws_follow_the_standard_normal(dtype):
 
 def test_variance_and_tails_are_those_of_the_standard_normal():
     """Variance and tail count within 4 standard errors: false-alarm rate 2e-4."""
-    draws = GaussianNoise(keyed(1)).standard_normal(1_000_000)
+    draws = GaussianNoise(keyed(1)).standard_normal(4_000_000)
     assert abs(draws.var() - 1) < 4 * np.sqrt(2 / draws.size)
     expected = draws.size * 2 * stats.norm.sf(4)
     assert abs(np.sum(np.abs(draws) > 4) - expected) < 4 * np.sqrt(expected)
