@@ -20,17 +20,18 @@ def finite(
     Raises:
         ConfigError: it is not a number, not finite, or outside the bounds.
     """
-    limits = [
-        ("> ", above, lambda v, b: v > b),
-        (">= ", at_least, lambda v, b: v >= b),
-        ("< ", below, lambda v, b: v < b),
-        ("<= ", at_most, lambda v, b: v <= b),
-    ]
-    wanted = " and ".join(f"{sign}{bound:g}" for sign, bound, _ in limits if bound is not None)
+    low = -math.inf if at_least is None else at_least
+    high = math.inf if at_most is None else at_most
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value)) or not all(
-        holds(value, bound) for _, bound, holds in limits if bound is not None
+    if (
+        not number
+        or not math.isfinite(value)
+        or not low <= value <= high
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
     ):
+        bounds = ((">", above), (">=", at_least), ("<", below), ("<=", at_most))
+        wanted = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
         raise ConfigError(f"{name}={value!r}: expected a finite number {wanted}".rstrip())
     return float(value)
 

@@ -257,6 +257,11 @@ class ServerSession:
         return len(self._masked)
 
     @property
+    def cohort(self) -> list[int]:
+        """Those asked in E1."""
+        return list(self._order)
+
+    @property
     def signers(self) -> list[int]:
         """Those asked in E4."""
         return [node for node in self._survivors if node in self._signatures]

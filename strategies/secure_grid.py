@@ -1,0 +1,295 @@
+"""A Flower grid on which train and evaluate messages come back as one secure sum.
+
+To the strategy on top it looks like a federation with a single client that answers with the mean:
+any strategy that is linear in the clients' replies works on it unchanged.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from lepton_flwr import _validate as check
+from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.privacy.mechanism import ClientLevelGaussian
+from lepton_flwr.secagg.client import Members
+from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
+from lepton_flwr.secagg.errors import VectorError
+from lepton_flwr.secagg.graph import MAX_COMPLETE, complete_threshold
+from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.wire import NUM_EXAMPLES, UPDATE
+from strategies.secure_session import Progress, SecureSession, SessionReport
+
+
+@dataclass(frozen=True)
+class ClientPrivacy:
+    """Client-level privacy by noise on the decrypted sum.
+
+    Attributes:
+        l2_norm_clip: bound of one client's update; the client clips.
+        noise_multiplier: noise standard deviation over the sensitivity of the sum.
+        sampling_probability: chance of each client to be asked in a round, drawn here from the
+            operating system's generator (Poisson sampling).
+        population: clients of the federation; a round with any other number is refused.
+    """
+
+    l2_norm_clip: float
+    noise_multiplier: float
+    sampling_probability: float
+    population: int
+
+    def __post_init__(self) -> None:
+        check.finite("l2_norm_clip", self.l2_norm_clip, above=0)
+        check.finite("noise_multiplier", self.noise_multiplier, above=0)
+        check.finite("sampling_probability", self.sampling_probability, above=0, at_most=1)
+        check.integer("population", self.population, at_least=3)
+
+    @property
+    def expected_cohort(self) -> float:
+        """What the noised sum is divided by: a public constant, unlike the survivors' number."""
+        return self.sampling_probability * self.population
+
+    def sample(self, messages: Sequence[Message]) -> list[Message]:
+        """Keep each client's message with the sampling probability.
+
+        Raises:
+            FederationError: the clients are not the population that the accounting assumes.
+        """
+        if len({message.metadata.dst_node_id for message in messages}) != self.population:
+            raise FederationError(
+                f"{len(messages)} clients: client-level privacy was accounted for a population of "
+                f"{self.population}; wait for all of them, or restart with their number"
+            )
+        if self.sampling_probability == 1.0:
+            return list(messages)
+        below = int(self.sampling_probability * 2**64)
+        return [message for message in messages if secrets.randbits(64) < below]
+
+
+@dataclass(frozen=True)
+class SecureSettings:
+    """How replies are summed.
+
+    Attributes:
+        min_survivors: fewest clients whose sum is revealed; 0 takes the protocol's threshold.
+        update_bound: largest absolute coordinate of an update, where no client privacy bounds it.
+        max_examples: largest weight of one client; 1 weighs all alike.
+        timeout: seconds that each exchange waits.
+        train_metrics: what a train reply's metrics add to the sum beside the update.
+        evaluate_metrics: the same for evaluate replies.
+        client_privacy: client-level privacy of the updates, or None.
+    """
+
+    min_survivors: int = 0
+    update_bound: float = 4.0
+    max_examples: int = 65_536
+    timeout: float = 600.0
+    train_metrics: tuple[Segment, ...] = ()
+    evaluate_metrics: tuple[Segment, ...] = ()
+    client_privacy: ClientPrivacy | None = None
+
+
+class SecureGrid(Grid):
+    """Wraps a grid; see the module.
+
+    Args:
+        grid: the federation's.
+        members: the roster.
+        settings: how replies are summed.
+        before_train: called before any training message is sent, to charge the budget; what it
+            raises ends the run.
+        on_session: called after each session with its report and what it decoded to, if anything.
+        progress: called as replies come.
+        stop: when set, the run ends with `RunInterruptedError`.
+
+    Guarantee: the strategy, its logs and whoever reads them see sums and their number of clients.
+    With client privacy, the update handed on is one Gaussian mechanism per client.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        members: Members,
+        settings: SecureSettings,
+        *,
+        before_train: Callable[[], None] | None = None,
+        on_session: Callable[[SessionReport, Decoded | None], None] | None = None,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._grid = grid
+        self._members = members
+        self._settings = settings
+        self._before_train = before_train
+        self._on_session = on_session
+        self._progress = progress
+        self._stop = stop
+        self._number = 0
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Run one session over the messages.
+
+        Returns:
+            One reply with the mean, or none if the round is skipped.
+
+        Raises:
+            ConfigError: the messages are neither train nor evaluate messages, or differ.
+            FederationError: too few or too many clients for a session.
+            RunInterruptedError: the operator stopped the run.
+        """
+        messages = list(messages)
+        if not messages:
+            return []
+        types = {message.metadata.message_type for message in messages}
+        purpose = min(types).partition(".")[0]
+        if len(types) != 1 or purpose not in ("train", "evaluate"):
+            raise ConfigError(f"messages of {sorted(types)}: expected one kind, train or evaluate")
+        if any(message.content is not messages[0].content for message in messages):
+            raise ConfigError("messages with different content: a sum needs one model for all")
+        privacy = self._settings.client_privacy
+        if purpose == "train":
+            if self._before_train is not None:
+                self._before_train()
+            if privacy is not None:
+                messages = privacy.sample(messages)
+        self._number += 1
+        floor = max(self._settings.min_survivors, 3)
+        if len(messages) < floor:
+            report = SessionReport(purpose, len(messages))
+            report.skipped = f"{len(messages)} clients in the cohort: expected at least {floor}"
+            return self._finish(report, None)
+        if len(messages) > MAX_COMPLETE:
+            raise FederationError(f"{len(messages)} clients: expected at most {MAX_COMPLETE}")
+        return self._sum(messages, purpose, min(timeout or np.inf, self._settings.timeout))
+
+    def _sum(self, messages: list[Message], purpose: str, timeout: float) -> list[Message]:
+        config = self._config(messages, purpose)
+        session = SecureSession(
+            self._grid,
+            config,
+            messages,
+            self._members,
+            timeout=timeout,
+            progress=self._progress,
+            stop=self._stop,
+        )
+        total = session.run()
+        if total is None:
+            return self._finish(session.report, None)
+        lifted = config.layout.lift(total)
+        privacy = self._settings.client_privacy
+        if purpose == "train" and privacy is not None:
+            self._noise(privacy, config.layout, lifted)
+        try:
+            decoded = config.layout.decode(lifted)
+        except VectorError as error:
+            session.report.skipped = str(error)
+            return self._finish(session.report, None)
+        if UPDATE in decoded.means and privacy is not None:
+            decoded.means[UPDATE] *= decoded.weight / privacy.expected_cohort
+        self._finish(session.report, decoded)
+        return [Message(_content(messages[0].content, decoded), reply_to=messages[0])]
+
+    def _config(self, messages: list[Message], purpose: str) -> SessionConfig:
+        settings, privacy = self._settings, self._settings.client_privacy
+        segments = settings.train_metrics if purpose == "train" else settings.evaluate_metrics
+        clip = 0.0
+        if purpose == "train":
+            clip = 0.0 if privacy is None else privacy.l2_norm_clip
+            arrays = _arrays(messages[0].content)
+            size = sum(int(np.prod(array.shape)) for array in arrays.values())
+            update = Segment(UPDATE, Kind.MEAN, size, clip or settings.update_bound)
+            segments = (update, *segments)
+        weighted = purpose == "evaluate" or privacy is None
+        count = len(messages)
+        return SessionConfig(
+            run_id=str(messages[0].metadata.run_id),
+            number=self._number,
+            purpose=purpose,
+            layout=Layout(segments, count, settings.max_examples if weighted else 1),
+            min_survivors=max(settings.min_survivors or complete_threshold(count), 2),
+            l2_norm_clip=clip,
+        )
+
+    @staticmethod
+    def _noise(privacy: ClientPrivacy, layout: Layout, lifted: np.ndarray) -> None:
+        (update,) = (part for part in layout.segments if part.name == UPDATE)
+        mechanism = ClientLevelGaussian(
+            l2_norm_clip=privacy.l2_norm_clip,
+            noise_multiplier=privacy.noise_multiplier,
+            scale=layout.scale(update),
+        )
+        where = layout.slice(UPDATE)
+        lifted[where] = mechanism.release(lifted[where])
+
+    def _finish(self, report: SessionReport, decoded: Decoded | None) -> list[Message]:
+        if self._on_session is not None:
+            self._on_session(report, decoded)
+        return []
+
+    def set_run(self, run: Any) -> None:
+        """As the wrapped grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """As the wrapped grid."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """As the wrapped grid."""
+        return self._grid.create_message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the wrapped grid."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Any:
+        """As the wrapped grid."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:  # noqa: ARG002
+        """Refused: a single client's reply would come back."""
+        raise ConfigError("push_messages: within secure aggregation only send_and_receive answers")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:  # noqa: ARG002
+        """Refused, as `push_messages`."""
+        raise ConfigError("pull_messages: within secure aggregation only send_and_receive answers")
+
+
+def _arrays(content: RecordDict) -> ArrayRecord:
+    if len(content.array_records) != 1:
+        raise ConfigError(f"{len(content.array_records)} array records: expected one, the model")
+    (record,) = content.array_records.values()
+    return record
+
+
+def _content(request: RecordDict, decoded: Decoded) -> RecordDict:
+    """The reply of the one client that the strategy sees."""
+    metrics: dict[str, Any] = {NUM_EXAMPLES: max(decoded.weight, 1)}
+    records: dict[str, Any] = {}
+    for name, values in {**decoded.means, **decoded.sums}.items():
+        if name == UPDATE:
+            ((key, model),) = request.array_records.items()
+            records[key] = _add(model, values)
+        else:
+            metrics[name] = values.item() if values.size == 1 else values.tolist()
+    return RecordDict({**records, "metrics": MetricRecord(metrics)})
+
+
+def _add(model: ArrayRecord, update: np.ndarray) -> ArrayRecord:
+    """The model plus the mean update, in the model's shapes and types."""
+    arrays, start = {}, 0
+    for key, array in model.items():
+        old = array.numpy()
+        step = update[start : start + old.size].reshape(old.shape)
+        arrays[key] = Array((old.astype(np.float64) + step).astype(old.dtype))
+        start += old.size
+    return ArrayRecord(arrays)
