@@ -1,0 +1,130 @@
+"""A federation in memory: real state machines, no transport."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.secagg.client import ClientSession
+from lepton_flwr.secagg.encoding import Kind, Layout, Segment
+from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, RevealRequest, SurvivorRequest
+from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.server import ServerSession
+
+CONTENT = bytes(range(32))
+
+
+@dataclass
+class Federation:
+    """N clients and a server, each exchange a method; a client not `alive` does not answer."""
+
+    identities: list[Identity]
+    roster: Roster
+    config: SessionConfig
+    vectors: list[np.ndarray]
+    clients: dict[int, ClientSession] = field(default_factory=dict)
+    # Everything that the server ever received, by exchange.
+    seen: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.server = ServerSession(self.config, CONTENT, self.roster)
+
+    def everyone(self) -> list[int]:
+        return list(range(len(self.identities)))
+
+    def keys(self, alive: Collection[int]) -> KeyRoster:
+        for i in alive:
+            self.clients[i], record = self.open(i)
+            self.seen.append(record)
+            self.server.receive_keys(i, record)
+        return self.server.close_keys()
+
+    def open(self, i: int, last_number: int = 0) -> tuple[ClientSession, KeyRecord]:
+        request = self.server.request_keys()
+        return ClientSession.open(
+            request, self.identities[i], self.roster, ClientFloors(), last_number
+        )
+
+    def shares(self, roster: KeyRoster, alive: Collection[int]) -> dict[int, object]:
+        for i in alive:
+            bundle = self.clients[i].share(roster)
+            self.seen.append(bundle)
+            self.server.receive_shares(i, bundle)
+        return self.server.close_shares()
+
+    def work(self, requests: dict, alive: Collection[int]) -> SurvivorRequest:
+        for i in alive:
+            self.clients[i].start(requests[i], CONTENT)
+            encoded = self.config.layout.encode({"update": self.vectors[i]}, 1)
+            masked = self.clients[i].mask(encoded)
+            self.seen.append(masked.copy())
+            self.server.receive_masked(i, masked)
+        return self.server.close_masked()
+
+    def attest(self, request: SurvivorRequest, alive: Collection[int]) -> RevealRequest:
+        for i in alive:
+            attestation = self.clients[i].attest(request)
+            self.seen.append(attestation)
+            self.server.receive_attestation(i, attestation)
+        return self.server.close_attestations()
+
+    def reveal(self, request: RevealRequest, alive: Collection[int]) -> np.ndarray:
+        for i in alive:
+            reveal = self.clients[i].reveal(request)
+            self.seen.append(reveal)
+            self.server.receive_reveal(i, reveal)
+        return self.config.layout.lift(self.server.close_reveals())
+
+    def run(self, dropped: dict[int, int] | None = None) -> np.ndarray:
+        """The whole transcript; `dropped` maps a client to the exchange that it does not answer."""
+        gone = dropped or {}
+        alive = [[i for i in self.everyone() if gone.get(i, 9) > exchange] for exchange in range(5)]
+        roster = self.keys(alive[0])
+        requests = self.shares(roster, alive[1])
+        survivors = self.work(requests, alive[2])
+        signatures = self.attest(survivors, alive[3])
+        return self.reveal(signatures, alive[4])
+
+    def until_work(self) -> dict:
+        return self.shares(self.keys(self.everyone()), self.everyone())
+
+    def until_attest(self) -> SurvivorRequest:
+        return self.work(self.until_work(), self.everyone())
+
+    def until_reveal(self) -> RevealRequest:
+        return self.attest(self.until_attest(), self.everyone())
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority.create("tests")
+
+
+@pytest.fixture(scope="session")
+def identities(authority: Authority) -> list[Identity]:
+    return [authority.issue(f"device-{i}") for i in range(20)]
+
+
+@pytest.fixture
+def federation(authority: Authority, identities: list[Identity]) -> Callable[..., Federation]:
+    def make(
+        clients: int = 6,
+        dimension: int = 50,
+        bound: float = 1.0,
+        min_survivors: int = 2,
+        number: int = 1,
+        run_id: str = "7",
+    ) -> Federation:
+        layout = Layout((Segment("update", Kind.MEAN, dimension, bound),), clients)
+        rng = np.random.default_rng(clients)
+        return Federation(
+            identities[:clients],
+            Roster.of_authority(authority.certificate_pem),
+            SessionConfig(run_id, number, "train", layout, min_survivors),
+            [rng.uniform(-bound, bound, dimension) for _ in range(clients)],
+        )
+
+    return make
