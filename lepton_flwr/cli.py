@@ -1,0 +1,224 @@
+"""The `lepton` command.
+
+Errors are one line on standard error; the exit code says of which kind. Heavy libraries are
+imported inside the commands, so that help appears at once.
+"""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from lepton_flwr import __version__
+from lepton_flwr.errors import LeptonError
+
+app = typer.Typer(
+    name="lepton",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+federation = typer.Typer(rich_markup_mode="rich")
+app.add_typer(federation, name="federation")
+
+Scenario = Annotated[
+    str | None,
+    typer.Argument(help="What to learn from; see `lepton scenarios`. Default: transport."),
+]
+Clients = Annotated[int | None, typer.Option(help="Number of clients.")]
+Nodes = Annotated[int, typer.Option(help="Number of SuperNodes, one client each.", min=3)]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of training.")]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(help="Most that the run may spend per record; the noise is calibrated to it."),
+]
+ClientEpsilon = Annotated[
+    float | None,
+    typer.Option(help="Most that the run may spend per client; turns client-level privacy on."),
+]
+NoDP = Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file, as config.toml of an earlier run.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder that holds the runs. Default: runs.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of partition, weights and data order; never of noise.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]
+
+
+@app.callback(invoke_without_command=True)
+def lepton(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Federated learning with secure aggregation and differential privacy.
+
+    Example: lepton simulate transport --rounds 10 --epsilon 3
+    """
+    if version:
+        typer.echo(f"lepton-flwr {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help().strip())
+
+
+@app.command()
+def simulate(
+    scenario: Scenario = None,
+    *,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    epsilon: Epsilon = None,
+    client_epsilon: ClientEpsilon = None,
+    no_dp: NoDP = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    out: Out = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Run a federation on this machine and leave a folder with its results.
+
+    `lepton scenarios` lists what SCENARIO can be; transport if not given.
+
+    Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
+    """
+    with _one_line_errors(debug):
+        from simulations.settings import resolve
+
+        settings = resolve(
+            scenario,
+            config=config,
+            clients=clients,
+            rounds=rounds,
+            epsilon=epsilon,
+            client_epsilon=client_epsilon,
+            no_dp=no_dp,
+            seed=seed,
+            assignments=assignments or (),
+        )
+        from simulations import runner
+        from simulations.progress import print_summary
+
+        print_summary(runner.simulate(settings, out, debug))
+
+
+@app.command()
+def scenarios() -> None:
+    """List the scenarios.
+
+    Example: lepton scenarios
+    """
+    with _one_line_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from lepton_flwr.data import scenarios as known
+
+        table = Table("scenario", "what is learned", box=None, padding=(0, 3, 0, 0))
+        for name in known.names():
+            table.add_row(name, known.get(name).title)
+        Console().print(table)
+
+
+@federation.command()
+def up(
+    scenario: Scenario = None,
+    *,
+    nodes: Nodes,
+    rounds: Rounds = None,
+    epsilon: Epsilon = None,
+    client_epsilon: ClientEpsilon = None,
+    no_dp: NoDP = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    out: Out = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Start a SuperLink and SuperNodes on loopback, run the app on them, and end them.
+
+    `lepton scenarios` lists what SCENARIO can be; transport if not given.
+
+    Example: lepton federation up --nodes 3 smoke --rounds 2
+    """
+    with _one_line_errors(debug):
+        from simulations.settings import resolve
+
+        settings = resolve(
+            scenario,
+            config=config,
+            clients=nodes,
+            rounds=rounds,
+            epsilon=epsilon,
+            client_epsilon=client_epsilon,
+            no_dp=no_dp,
+            seed=seed,
+            assignments=assignments or (),
+        )
+        from simulations import federation as real
+
+        real.up(settings, nodes, out, debug)
+
+
+@federation.callback()
+def _federation() -> None:
+    """Real federations: processes, TLS and node authentication.
+
+    Example: lepton federation up --nodes 3 smoke --rounds 2
+    """
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(prog_name="lepton", standalone_mode=False)
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = error.exit_code
+    except click.Abort:
+        _say("interrupted")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _one_line_errors(debug: bool = False) -> Iterator[None]:
+    """End the command with one line and a code instead of a traceback."""
+    try:
+        yield
+    except (click.exceptions.Exit, click.ClickException):
+        raise
+    except KeyboardInterrupt as interrupt:
+        folder = getattr(interrupt, "folder", None)
+        kept = f"; the finished rounds are in {folder}" if folder is not None else ""
+        print(f"interrupted{kept}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, LeptonError):
+            _say(str(error))
+            raise typer.Exit(error.exit_code) from None
+        hint = "" if debug else " (--debug shows where)"
+        _say(f"unexpected {type(error).__name__}: {error}{hint}")
+        raise typer.Exit(1) from None
+
+
+def _say(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Experiments on the simulation engine: settings, progress, and the folder that a run leaves."""

@@ -1,0 +1,72 @@
+"""Files that are either the former whole or the new whole, never half of one."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lepton_flwr.errors import OutputError
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`: written beside it, forced to disk, then renamed.
+
+    Raises:
+        OutputError: it cannot be written; what stood at `path` is intact.
+    """
+
+    def write(beside: Path) -> None:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
+
+    replace(path, write)
+
+
+def replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, force it to disk and rename it to `path`.
+
+    The file beside it keeps the suffix of `path`, from which some writers take their format.
+
+    Raises:
+        OutputError: it cannot be written; what stood at `path` is intact.
+    """
+    beside = path.with_name(f".partial-{path.name}")
+    with output_errors(path):
+        try:
+            write(beside)
+            _sync(beside, os.O_RDONLY)
+            os.replace(beside, path)
+            _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors into one line about `path`.
+
+    Raises:
+        OutputError: the body raised an OSError.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"{path}: cannot write: {reason}; free some space or choose another folder with --out"
+        ) from error
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,144 @@
+"""What a run leaves behind: one folder, complete after every round."""
+
+import csv
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+
+from lepton_flwr.config import RunConfig
+from simulations import events, plots, report
+from simulations.files import output_errors, replace, write_atomic
+from simulations.history import History, rows
+from strategies.observer import RoundRecord, RunEnd, RunStart
+
+SaveModel = Callable[[Sequence[np.ndarray], Path], None]
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run whose finished rounds are in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+class RunFolder:
+    """Writes `config.toml`, `metrics.csv`, `model.keras`, `summary.json`, plots and report.
+
+    Every file is replaced as a whole, `metrics.csv` and `model.keras` after each round: a run that
+    is killed, or whose disk fills, leaves the rounds it finished.
+
+    Args:
+        config: the resolved configuration; `lepton simulate --config` repeats the run from it.
+        out: folder that holds the runs; None is `runs`.
+        save_model: writes weights (float arrays in the model's order) as a `.keras` file.
+
+    Attributes:
+        path: the folder, `<time>-<scenario>`, not there before.
+
+    Raises:
+        OutputError: the folder cannot be made or written; nothing is left of it.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, save_model: SaveModel, out: Path | None = None
+    ) -> None:
+        self.path = _new_folder(out if out is not None else Path("runs"), config.scenario)
+        self._save_model = save_model
+        self._start: RunStart | None = None
+        self._records: list[RoundRecord] = []
+        self._times: list[float] = []
+        self._began = time.monotonic()
+        try:
+            self._write_config(config)
+        except BaseException:
+            self._remove_unused()
+            raise
+
+    def run_started(self, start: RunStart) -> None:
+        """Write the configuration as the server resolved it."""
+        self._start = start
+        self._began = time.monotonic()
+        self._write_config(start.config)
+
+    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+        """Progress within a round leaves nothing behind."""
+
+    def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
+        """Add a row to `metrics.csv` and replace `model.keras`.
+
+        Raises:
+            OutputError: no space, or no permission; the former files are intact.
+        """
+        columns, table = rows([*self._records, record])
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write_atomic(self.path / "metrics.csv", text.getvalue().encode())
+        self._records.append(record)
+        self._times.append(time.time())
+        model = self.path / "model.keras"
+        if record.status == "ok" or not model.exists():
+            replace(model, lambda beside: self._save_model(weights, beside))
+
+    def run_ended(self, end: RunEnd) -> None:
+        """Write the summary, the plots, the report and TensorBoard's events.
+
+        A run that ended before it started leaves no folder.
+
+        Raises:
+            OutputError: no space, or no permission.
+        """
+        if self._start is None:
+            self._remove_unused()
+            return
+        seconds = time.monotonic() - self._began
+        history = History(self._start, tuple(self._records), end, seconds)
+        summary = json.dumps(history.summary(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomic(self.path / "summary.json", f"{summary}\n".encode())
+        pictures = plots.draw(history)
+        with output_errors(self.path / "plots"):
+            (self.path / "plots").mkdir(exist_ok=True)
+        for name, png in pictures.items():
+            write_atomic(self.path / "plots" / f"{name}.png", png)
+        html = report.render(history, pictures, self._config_text(self._start.config))
+        write_atomic(self.path / "report.html", html.encode())
+        events.write(self.path / "events", self._records, self._times)
+
+    def _write_config(self, config: RunConfig) -> None:
+        write_atomic(self.path / "config.toml", self._config_text(config).encode())
+
+    @staticmethod
+    def _config_text(config: RunConfig) -> str:
+        return tomli_w.dumps(config.to_dict())
+
+    def _remove_unused(self) -> None:
+        """Remove what the constructor made; another's file, such as a ledger, stays."""
+        (self.path / "config.toml").unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
+def _new_folder(out: Path, scenario: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", scenario).strip("-") or "run"
+    stem = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{name}"
+    attempt = 1
+    while True:
+        path = out / (stem if attempt == 1 else f"{stem}-{attempt}")
+        with output_errors(path):
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                if not os.path.lexists(path):  # something else is in the way, as a dead link
+                    raise
+                attempt += 1

@@ -1,0 +1,84 @@
+"""One run's configuration from everything that can set it, in a fixed order."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lepton_flwr.config import RunConfig, nest, parse_assignments, read_toml
+from lepton_flwr.errors import ConfigError
+
+DEFAULT_SCENARIO = "transport"
+
+
+def resolve(
+    scenario: str | None = None,
+    *,
+    config: Path | None = None,
+    clients: int | None = None,
+    rounds: int | None = None,
+    epsilon: float | None = None,
+    client_epsilon: float | None = None,
+    no_dp: bool = False,
+    seed: int | None = None,
+    assignments: Sequence[str] = (),
+) -> RunConfig:
+    """Layer the settings; later ones win: scenario, file, options, assignments.
+
+    An epsilon given as an option turns its level of privacy on and has the noise calibrated to
+    it, whatever the file says: asking for privacy never yields a run without it.
+
+    Args:
+        scenario: name of the scenario; None takes it from the file, or else "transport".
+        config: TOML file, for example the `config.toml` of an earlier run.
+        clients: number of clients.
+        rounds: rounds of training.
+        epsilon: most that the run may spend per record.
+        client_epsilon: most that the run may spend per client.
+        no_dp: train without differential privacy at either level.
+        seed: of partition, initial weights and data order; never of noise.
+        assignments: texts such as `train.local_steps=20`.
+
+    Raises:
+        ConfigError: a setting is unknown, out of range, or contradicts another.
+    """
+    if no_dp and (epsilon is not None or client_epsilon is not None):
+        given = "--epsilon" if epsilon is not None else "--client-epsilon"
+        raise ConfigError(f"--no-dp and {given} contradict each other: give one of them")
+    file = read_toml(config) if config is not None else {}
+    options: dict[str, Any] = {
+        "scenario": scenario,
+        "clients": clients,
+        "rounds": rounds,
+        "seed": seed,
+        **_privacy("dp.record", epsilon),
+        **_privacy("dp.client", client_epsilon),
+        **({"dp.record.enabled": False, "dp.client.enabled": False} if no_dp else {}),
+    }
+    chosen = nest({key: value for key, value in options.items() if value is not None})
+    assigned = parse_assignments(assignments)
+    name = {"scenario": DEFAULT_SCENARIO, **file, **chosen, **assigned}["scenario"]
+    return RunConfig.build(scenario_defaults(name), file, chosen, assigned, {"scenario": name})
+
+
+def scenario_defaults(name: Any) -> Mapping[str, Any]:
+    """Return the settings that a scenario brings.
+
+    Raises:
+        ConfigError: there is no such scenario.
+    """
+    from lepton_flwr.data import scenarios
+
+    if not isinstance(name, str):
+        raise ConfigError(f"scenario={name!r}: expected a name, see `lepton scenarios`")
+    defaults: Mapping[str, Any] = scenarios.get(name).defaults
+    return defaults
+
+
+def _privacy(level: str, epsilon: float | None) -> dict[str, Any]:
+    if epsilon is None:
+        return {}
+    return {
+        f"{level}.enabled": True,
+        f"{level}.epsilon": epsilon,
+        f"{level}.noise_multiplier": 0.0,
+    }
