@@ -1,0 +1,196 @@
+"""A user's own table of numbers."""
+
+import csv
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_flwr.config import RunConfig
+from lepton_flwr.data.assemble import assemble
+from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.schema import Number, Schema
+from lepton_flwr.errors import ConfigError, DataError
+
+MAX_CLASSES = 100
+_MISSING = ["", "NA", "N/A", "nan", "NaN", "null", "NULL", "None"]
+
+
+def read(path: Path, text: Iterable[str]) -> Any:
+    """Read a CSV file with a header, as a pandas DataFrame.
+
+    Args:
+        path: the file, UTF-8.
+        text: columns whose values may be text; in the others, usual words for a missing value
+            are read as one.
+
+    Raises:
+        DataError: the file is missing, is no CSV, has no rows, or has unnamed or equal columns.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise DataError(
+            f"{error.name} is not installed: pip install 'lepton-flwr[simulation]'"
+        ) from None
+    names = header(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                names=names,
+                skiprows=1,
+                index_col=False,
+                encoding="utf-8-sig",
+                keep_default_na=False,
+                na_values={name: _MISSING for name in names if name not in set(text)},
+                low_memory=False,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError):
+        raise DataError(
+            f"{path}: rows of different lengths, or no UTF-8 text; expected {len(names)} values, "
+            "separated by commas, in every row"
+        ) from None
+    if table.empty:
+        raise DataError(f"{path}: a header and no rows")
+    return table
+
+
+def header(path: Path) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        DataError: the file is missing, is no text, or has unnamed or equal columns.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = [name.strip() for name in next(csv.reader(file), [])]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise DataError(f"{path}: no CSV file in UTF-8") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: column {name!r} appears more than once; rename one")
+    if not all(names):
+        raise DataError(f"{path}: expected a first line that names every column")
+    return names
+
+
+def load(config: RunConfig) -> FederatedData:
+    """The table's rows as clients: one for each value of `data.by`, else by `data.partition`.
+
+    Every column except the label and `data.by` is a feature. It is clipped to its range of
+    `data.ranges` and scaled to [-1, 1]. Without differential privacy, a column that has no range
+    takes the smallest and largest value of all rows. Label values become classes in sorted order.
+
+    Raises:
+        ConfigError: a setting names no column, or a column lacks a public range that
+            differential privacy needs.
+        DataError: text, a missing or infinite value, a label that is no class.
+    """
+    data = config.data
+    if not data.path:
+        raise ConfigError('scenario csv reads a file: set data.path = "FILE.csv"')
+    path = Path(data.path)
+    names = header(path)
+    label = _column("data.label", data.label, names) if data.label else names[-1]
+    by = _column("data.by", data.by, names) if data.by else ""
+    if by == label:
+        raise ConfigError(f"data.by={by!r}: is the label too; expected two different columns")
+    features = [name for name in names if name not in (label, by)]
+    if not features:
+        raise DataError(f"{path}: no feature column beside {label!r}")
+    for name in data.ranges:
+        _column("data.ranges", name, features)
+    if config.dp.record.enabled or config.dp.client.enabled:
+        _require_ranges(features, config)
+
+    table = read(path, {label, by})
+    schema = Schema([_number(name, table[name], data.ranges.get(name)) for name in features])
+    classes, num_classes = _classes(label, table[label])
+    if by:
+        config = dataclasses.replace(config, data=dataclasses.replace(data, partition="natural"))
+    return assemble(
+        config,
+        schema.transform(table),
+        classes,
+        keys=_keys(by, table[by]) if by else None,
+        clients=5,
+        num_classes=num_classes,
+        feature_names=schema.feature_names,
+    )
+
+
+def _column(setting: str, name: str, known: list[str]) -> str:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "columns: " + ", ".join(known[:20])
+        raise ConfigError(f"{setting}={name!r}: no such column; {hint}")
+    return name
+
+
+def _require_ranges(features: list[str], config: RunConfig) -> None:
+    bare = [name for name in features if name not in config.data.ranges]
+    if bare:
+        others = f" (and {len(bare) - 1} more columns)" if len(bare) > 1 else ""
+        raise ConfigError(
+            f"column {bare[0]!r}{others} has no public range, which differential privacy needs: "
+            f'add under [data.ranges] the line "{bare[0]}" = [LOW, HIGH], '
+            "from what is known without looking at the data"
+        )
+
+
+def _number(name: str, values: Any, bounds: Any) -> Number:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    if not (is_numeric_dtype(values) or is_bool_dtype(values)):
+        raise DataError(f"column {name!r} holds text: expected numbers; encode or remove it")
+    numbers = values.to_numpy(dtype=np.float64)
+    if np.isnan(numbers).any():
+        raise DataError(f"column {name!r} has missing values: fill them or remove those rows")
+    if np.isinf(numbers).any():
+        raise DataError(f"column {name!r} has infinite values: expected finite numbers")
+    if bounds is not None:
+        low, high = bounds
+    else:
+        low, high = float(numbers.min()), float(numbers.max())
+    return Number(name, low, high if high > low else low + 1)
+
+
+def _classes(label: str, values: Any) -> tuple[np.ndarray, int]:
+    if values.isna().any() or (values.astype(str).str.strip() == "").any():
+        raise DataError(f"label column {label!r} has missing values: remove those rows")
+    names, classes = np.unique(values.to_numpy(), return_inverse=True)
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise DataError(
+            f"label column {label!r} has {len(names)} different values: expected 2 to "
+            f"{MAX_CLASSES} classes; data.label names the label column"
+        )
+    return classes.astype(np.int32), len(names)
+
+
+def _keys(by: str, values: Any) -> np.ndarray:
+    keys = values.astype(str).str.strip().to_numpy()
+    if values.isna().any() or (keys == "").any():
+        raise DataError(f"column {by!r} has missing values: every row needs its client")
+    return np.asarray(keys, dtype=str)
+
+
+SCENARIO = Scenario(
+    name="csv",
+    title="A CSV file",
+    description=(
+        "A CSV file of numbers (data.path) with one label column (data.label, else the last). "
+        "A client is one value of the column data.by, or else a random part of the rows."
+    ),
+    model="mlp",
+    load=load,
+    defaults={"data": {"partition": "iid"}},
+)

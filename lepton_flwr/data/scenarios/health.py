@@ -1,0 +1,52 @@
+"""Mortality from a blood test; the years of enrolment are clients."""
+
+import numpy as np
+
+from lepton_flwr.config import RunConfig
+from lepton_flwr.data import rdata
+from lepton_flwr.data.assemble import assemble
+from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.schema import Category, Number, Schema
+
+# Public bounds: people of 50 years or more, years of the study, several times the normal
+# concentrations (mg/dL). `futime` and `chapter` tell the outcome; `flc.grp` is a decile of the
+# study's own rows. None of the three is read.
+SCHEMA = Schema(
+    (
+        Number("age", 50, 100),
+        Category("sex", ("F", "M")),
+        Number("sample.yr", 1995, 2003),
+        Number("kappa", 0, 10, log1p=True, centred=False),
+        Number("lambda", 0, 10, log1p=True, centred=False),
+        Number("creatinine", 0, 5, log1p=True, centred=False, fill=1.0, indicator=True),
+        Number("mgus", 0, 1, centred=False),
+    )
+)
+
+
+def load(config: RunConfig) -> FederatedData:
+    """Subjects as clients, natural ones by year of enrolment."""
+    subjects = rdata.read("survival", "flchain")
+    return assemble(
+        config,
+        SCHEMA.transform(subjects),
+        subjects["death"].to_numpy().astype(np.int32),
+        keys=subjects["sample.yr"].astype(str).to_numpy(),
+        clients=9,
+        num_classes=2,
+        feature_names=SCHEMA.feature_names,
+    )
+
+
+SCENARIO = Scenario(
+    name="health",
+    title="Mortality after a blood test",
+    description=(
+        "7,874 residents of Olmsted County with their serum free light chains (survival, "
+        "flchain): did the person die by the last contact? A client is one year of enrolment."
+    ),
+    model="mlp",
+    load=load,
+    defaults={"data": {"min_rows": 40}},
+)
