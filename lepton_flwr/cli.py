@@ -123,11 +123,14 @@ def scenarios() -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from lepton_flwr.data import scenarios as known
+        from lepton_flwr.data.scenarios import SCENARIOS
 
-        table = Table("scenario", "what is learned", box=None, padding=(0, 3, 0, 0))
-        for name in known.names():
-            table.add_row(name, known.get(name).title)
+        table = Table(box=None, padding=(0, 3, 1, 0))
+        table.add_column("scenario", style="bold", no_wrap=True)
+        table.add_column("title")
+        table.add_column("data, label and clients")
+        for scenario in SCENARIOS.values():
+            table.add_row(scenario.name, scenario.title, scenario.description)
         Console().print(table)
 
 
@@ -167,8 +170,13 @@ def up(
             assignments=assignments or (),
         )
         from simulations import federation as real
+        from simulations.progress import print_summary
 
-        real.up(settings, nodes, out, debug)
+        folder = real.up(settings, nodes, out, debug)
+        if (folder / "summary.json").exists():
+            print_summary(folder)
+        else:
+            typer.echo(f"folder: {folder}")
 
 
 @federation.callback()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simulations.history import History, number
-from simulations.text import decimal, plain, size
+from simulations.text import decimal, plain, size, spent
 from strategies.observer import RoundRecord
 
 # Okabe and Ito's palette; the lightest, yellow, is left out.
@@ -130,7 +130,7 @@ def _epsilon(axes: Any, history: History) -> None:
     levels = (("record", BLUE, "o"), ("client", VERMILION, "s"))
     for (level, color, marker), limit in zip(levels, history.epsilon_limits, strict=True):
         column = f"epsilon_{level}"
-        label = f"{level} {plain(history.last(column))}"
+        label = f"{level} {spent(history.last(column))}"
         if limit is not None:
             label += f" of {plain(limit)}"
         if _line(axes, history, column, color, label, marker=marker):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from simulations.text import decimal, duration, one_line, plain, size
+from simulations.text import decimal, duration, one_line, plain, size, spent
 from strategies.observer import RoundRecord, RunEnd, RunObserver, RunStart
 
 
@@ -72,7 +72,7 @@ class ProgressBar:
         if self._console.is_terminal:
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=14),
+                BarColumn(bar_width=14, complete_style="cyan", finished_style="green"),
                 TextColumn("{task.fields[text]}", markup=False),
                 console=self._console,
                 transient=True,
@@ -130,7 +130,7 @@ def describe(record: RoundRecord) -> str:
             if value is not None
         ]
     parts += [
-        f"epsilon {plain(value)} per {level}"
+        f"epsilon {spent(value)} per {level}"
         for level, value in (("record", record.epsilon_record), ("client", record.epsilon_client))
         if value is not None
     ]
@@ -145,8 +145,8 @@ def brief(record: RoundRecord) -> str:
         ("AUC", decimal(record.auc), record.auc),
         ("acc", decimal(record.accuracy), record.accuracy),
         ("loss", decimal(record.loss), record.loss),
-        ("eps", plain(record.epsilon_record), record.epsilon_record),
-        ("client eps", plain(record.epsilon_client), record.epsilon_client),
+        ("eps", spent(record.epsilon_record), record.epsilon_record),
+        ("client eps", spent(record.epsilon_client), record.epsilon_client),
     ]
     parts = [f"{name} {text}" for name, text, value in shown if value is not None]
     if record.status != "ok":
@@ -173,9 +173,9 @@ def print_summary(folder: Path, console: Console | None = None) -> None:
         ("accuracy", decimal(summary["accuracy"])),
         ("loss", decimal(summary["loss"])),
         *(
-            (f"epsilon per {level}", f"{plain(spent)} (delta {summary['delta']:g})")
+            (f"epsilon per {level}", f"{spent(value)} (delta {summary['delta']:g})")
             for level in ("record", "client")
-            if (spent := summary[f"epsilon_{level}"]) is not None
+            if (value := summary[f"epsilon_{level}"]) is not None
         ),
         ("fewest in a sum", plain(summary["survivors_min"])),
         (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulations.history import History
-from simulations.text import UNKNOWN, decimal, duration, one_line, plain, size
+from simulations.text import UNKNOWN, decimal, duration, one_line, plain, size, spent
 from strategies.observer import RoundRecord
 
 _CAPTIONS = {
@@ -81,14 +81,14 @@ def story(history: History) -> str:
     ]
     if reached:
         told.append(f"On held-out rows the model reaches {' and '.join(reached)}.")
-    spent = [
-        f"epsilon {plain(value)} per {level}"
+    budget = [
+        f"epsilon {spent(value)} per {level}"
         for level in ("record", "client")
         if (value := history.last(f"epsilon_{level}")) is not None
     ]
-    if spent:
+    if budget:
         told.append(
-            f"The released models cost {' and '.join(spent)} at delta {history.end.delta:g}."
+            f"The released models cost {' and '.join(budget)} at delta {history.end.delta:g}."
         )
     elif history.epsilon_limits == (None, None):
         told.append(
@@ -111,8 +111,8 @@ def _tiles(history: History) -> list[tuple[str, str, str]]:
         ("AUC", decimal(summary["auc"]), "held-out rows"),
         ("Accuracy", decimal(summary["accuracy"]), "held-out rows"),
         ("Loss", decimal(summary["loss"]), "held-out rows"),
-        ("Epsilon per record", plain(summary["epsilon_record"]), notes[0] or "off"),
-        ("Epsilon per client", plain(summary["epsilon_client"]), notes[1] or "off"),
+        ("Epsilon per record", spent(summary["epsilon_record"]), notes[0] or "off"),
+        ("Epsilon per client", spent(summary["epsilon_client"]), notes[1] or "off"),
         (
             "Fewest in a sum",
             UNKNOWN if survivors is None else str(survivors),
@@ -142,8 +142,8 @@ def _row(record: RoundRecord) -> dict[str, Any]:
             decimal(record.auc),
             decimal(record.accuracy),
             decimal(record.loss),
-            plain(record.epsilon_record),
-            plain(record.epsilon_client),
+            spent(record.epsilon_record),
+            spent(record.epsilon_client),
             f"{record.survivors} of {record.participants}",
             size(record.bytes_up),
             size(record.bytes_down),

@@ -66,11 +66,11 @@ def scenario_defaults(name: Any) -> Mapping[str, Any]:
     Raises:
         ConfigError: there is no such scenario.
     """
-    from lepton_flwr.data import scenarios
+    from lepton_flwr.data.scenarios import get
 
     if not isinstance(name, str):
         raise ConfigError(f"scenario={name!r}: expected a name, see `lepton scenarios`")
-    defaults: Mapping[str, Any] = scenarios.get(name).defaults
+    defaults: Mapping[str, Any] = get(name).defaults
     return defaults
 
 

@@ -15,6 +15,13 @@ def plain(value: float | None) -> str:
     return UNKNOWN if value is None or math.isnan(value) else f"{value:.4g}"
 
 
+def spent(epsilon: float | None) -> str:
+    """An epsilon rounded up to three decimals: what is shown never understates the loss."""
+    if epsilon is None or not math.isfinite(epsilon):
+        return UNKNOWN if epsilon is None or math.isnan(epsilon) else "unbounded"
+    return f"{math.ceil(epsilon * 1000) / 1000:.3f}".rstrip("0").rstrip(".")
+
+
 def size(num_bytes: float) -> str:
     """Bytes in decimal units: 512 B, 4.01 MB."""
     for unit in ("B", "kB", "MB", "GB"):

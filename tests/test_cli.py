@@ -48,7 +48,12 @@ def runner(monkeypatch, tmp_path):
         return tmp_path
 
     fake.simulate = simulate
-    fake.up = lambda config, nodes, out, debug: fake.calls.append((config, nodes, out, debug))
+
+    def up(config, nodes, out, debug):
+        fake.calls.append((config, nodes, out, debug))
+        return tmp_path
+
+    fake.up = up
     for name in ("runner", "federation"):
         monkeypatch.setitem(sys.modules, f"simulations.{name}", fake)
         monkeypatch.setattr(simulations, name, fake, raising=False)
@@ -74,12 +79,13 @@ def test_simulate_passes_the_layered_settings_on_and_prints_the_summary(lepton, 
     assert str(tmp_path / "report.html") in out
 
 
-def test_federation_up_passes_nodes_on_as_clients(lepton, runner):
-    code, _, err = lepton("federation", "up", "--nodes", "3", "smoke", "--rounds", "4")
+def test_federation_up_passes_nodes_on_as_clients(lepton, runner, tmp_path):
+    code, printed, err = lepton("federation", "up", "--nodes", "3", "smoke", "--rounds", "4")
     ((config, nodes, out, debug),) = runner.calls
     assert (code, err) == (0, "")
     assert (config.clients, config.rounds, nodes) == (3, 4, 3)
     assert (out, debug) == (None, False)
+    assert printed == f"folder: {tmp_path}\n"
 
 
 @pytest.mark.parametrize(
@@ -158,15 +164,15 @@ def test_an_unknown_scenario_is_one_line_and_code_2(capsys, monkeypatch, runner)
     assert err.count("\n") == 1
 
 
-def test_scenarios_are_listed_with_their_titles(lepton):
-    from lepton_flwr.data import scenarios
+def test_scenarios_are_listed_with_their_titles(lepton, monkeypatch):
+    from lepton_flwr.data.scenarios import SCENARIOS
 
+    monkeypatch.setenv("COLUMNS", "300")
     code, out, _ = lepton("scenarios")
     assert code == 0
-    flat = " ".join(out.split())
-    assert "transport" in flat
-    for name in scenarios.names():
-        assert f"{name} {scenarios.get(name).title.split()[0]}" in flat
+    assert "transport" in SCENARIOS
+    for name, scenario in SCENARIOS.items():
+        assert any(name in line and scenario.title in line for line in out.splitlines())
 
 
 def test_the_version_is_the_packages(lepton):
