@@ -19,10 +19,10 @@ from lepton_flwr import _validate as check
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import Identity, Roster
-from lepton_flwr.errors import ConfigError, PolicyError
+from lepton_flwr.errors import ConfigError, OutputError, PolicyError
 
 if TYPE_CHECKING:
-    from lepton_flwr.data import ClientData
+    from lepton_flwr.data.federated import ClientData
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
@@ -148,7 +148,7 @@ class Device:
         Raises:
             DataError: the file is missing or malformed.
         """
-        from lepton_flwr.data import ClientData
+        from lepton_flwr.data.federated import ClientData
 
         return ClientData.load(self.folder / DATA_FILE)
 
@@ -178,6 +178,7 @@ def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -
 
     Raises:
         PolicyError: `root` exists and is not empty, or other users could change it.
+        OutputError: a folder or file cannot be made.
         ConfigError: `min_survivors` is below 2.
     """
     policy = Policy(min_survivors)
@@ -201,8 +202,10 @@ def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -
             )
             rows.save(folder / DATA_FILE)
             folders.append(folder)
+    except OutputError:
+        raise
     except OSError as error:
-        raise PolicyError(f"{root}: cannot make the device folders: {error.strerror}") from None
+        raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
     return folders
 
 

@@ -1,0 +1,177 @@
+"""Child processes that never outlive their parent's `with` block, nor do their own children."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from lepton_flwr.errors import FederationError
+
+FINISH_SECONDS = 120.0
+GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+_MARK = "LEPTON_PROCESSES"
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_ERROR = re.compile(r"ERROR|Error|Errno|Exception")
+
+
+class Processes:
+    """Starts processes and ends them, with all their descendants, on leaving the block.
+
+    Every process gets a session of its own, so that Ctrl-C in a terminal reaches this process
+    alone, and a mark in its environment: descendants inherit it, even those that leave their
+    group, and are found by it (on Linux; elsewhere only the groups of the started ones are ended).
+
+    Args:
+        logs: an existing folder; the output of process `name` goes to `name.log`.
+        environment: variables of every process.
+    """
+
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        self._logs = logs
+        self._mark = f"{_MARK}={uuid.uuid4().hex}"
+        self._environment = {**environment, _MARK: self._mark.partition("=")[2]}
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _signals_ignored():
+            self._end()
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a process.
+
+        Args:
+            name: unique among those of this object.
+            command: the program (looked up in the PATH of `environment`) and its arguments.
+            environment: variables that this process gets besides the common ones.
+
+        Raises:
+            FederationError: it cannot be started.
+        """
+        try:
+            with self.log(name).open("wb") as log:
+                self._started[name] = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**self._environment, **(environment or {})},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise FederationError(f"{name}: cannot start {command[0]}: {error.strerror}") from None
+
+    def finish(self, name: str) -> str:
+        """Wait for the end of process `name` and return what it printed.
+
+        Raises:
+            FederationError: it failed (with its last line) or takes too long.
+        """
+        try:
+            code = self._started[name].wait(FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise FederationError(
+                f"{name} is not done after {FINISH_SECONDS:g} s (its log: {self.log(name)})"
+            ) from None
+        if code != 0:
+            raise self.failure(name)
+        return self.output(name)
+
+    def ended(self, name: str) -> bool:
+        """Whether the process has ended."""
+        return self._started[name].poll() is not None
+
+    def log(self, name: str) -> Path:
+        """The file with the output of process `name`."""
+        return self._logs / f"{name}.log"
+
+    def output(self, name: str) -> str:
+        """What process `name` has printed so far."""
+        return self.log(name).read_text(encoding="utf-8", errors="replace")
+
+    def failure(self, name: str) -> FederationError:
+        """The error of a process that has ended too early.
+
+        It names the exit code and the last line that speaks of an error, or else the last line.
+        """
+        text = _COLOUR.sub("", self.output(name))
+        stripped = (line.strip(" │╰╭─╮╯") for line in text.splitlines())
+        lines = [line for line in stripped if line] or ["(it printed nothing)"]
+        reason = next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1])
+        return FederationError(
+            f"{name} ended with code {self._started[name].poll()}: {reason} (all of it: "
+            f"{self.log(name)})"
+        )
+
+    def alive(self) -> set[int]:
+        """Ids of the started processes and of their marked descendants that still run."""
+        own = {process.pid for process in self._started.values() if process.poll() is None}
+        return own | set(self._marked())
+
+    def _end(self) -> None:
+        for last, number in ((False, signal.SIGTERM), (True, signal.SIGKILL)):
+            deadline = time.monotonic() + GRACE_SECONDS
+            signalled: set[int] = set()
+            while time.monotonic() < deadline:
+                alive = self.alive()
+                if not alive:
+                    return
+                for pid in alive if last else alive - signalled:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                signalled |= alive
+                time.sleep(_POLL_SECONDS)
+
+    def _marked(self) -> Iterator[int]:
+        mark = self._mark.encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+@contextlib.contextmanager
+def termination_as_exit() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, as Ctrl-C does, so that `with` blocks end.
+
+    The process then ends with the usual code 128 + signal. Only the main thread can do this; in
+    others the block runs as it is.
+    """
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with _handler(leave, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    with _handler(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextlib.contextmanager
+def _handler(handler: "signal._HANDLER", *numbers: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in former.items():
+            signal.signal(number, before)
