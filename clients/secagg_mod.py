@@ -18,7 +18,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.log import log
+from flwr.common import log
 
 from lepton_flwr.errors import LeptonError, PolicyError
 from lepton_flwr.privacy.clipping import clip_l2

@@ -94,7 +94,7 @@ def simulate(
     Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
     """
     with _one_line_errors(debug):
-        from simulations.settings import resolve
+        from lepton_flwr.runs.settings import resolve
 
         settings = resolve(
             scenario,
@@ -107,8 +107,8 @@ def simulate(
             seed=seed,
             assignments=assignments or (),
         )
+        from lepton_flwr.runs.progress import print_summary
         from simulations import runner
-        from simulations.progress import print_summary
 
         print_summary(runner.simulate(settings, out, debug))
 
@@ -156,7 +156,7 @@ def up(
     Example: lepton federation up --nodes 3 smoke --rounds 2
     """
     with _one_line_errors(debug):
-        from simulations.settings import resolve
+        from lepton_flwr.runs.settings import resolve
 
         settings = resolve(
             scenario,
@@ -169,8 +169,8 @@ def up(
             seed=seed,
             assignments=assignments or (),
         )
+        from lepton_flwr.runs.progress import print_summary
         from simulations import federation as real
-        from simulations.progress import print_summary
 
         folder = real.up(settings, nodes, out, debug)
         if (folder / "summary.json").exists():

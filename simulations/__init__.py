@@ -1,1 +1,1 @@
-"""Experiments on the simulation engine: settings, progress, and the folder that a run leaves."""
+"""Running experiments: the simulation engine, federations on this machine, benchmarks."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, provision
+from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, ROSTER_FILE, provision
 from lepton_flwr.errors import FederationError
 from simulations.loopback import Federation, NodeConfig, environment
 from simulations.processes import Processes, termination_as_exit
@@ -41,23 +41,23 @@ def up(
     import tomli_w
 
     from lepton_flwr.data import scenarios
-    from lepton_flwr.secagg.graph import complete_threshold
+    from lepton_flwr.runs.folder import new_folder
     from simulations.app_bundle import assemble
-    from simulations.run_folder import _new_folder
+    from strategies.federate import with_floor
 
-    config = replace(config, clients=nodes)
+    config = with_floor(replace(config, clients=nodes))
     data = scenarios.get(config.scenario).load(config).clients
     if len(data) != nodes:
         raise FederationError(
             f"scenario {config.scenario} has {len(data)} clients: expected the {nodes} nodes"
         )
-    run_folder = _new_folder(out if out is not None else Path("runs"), config.scenario).resolve()
+    run_folder = new_folder(out, config.scenario).resolve()
     with tempfile.TemporaryDirectory(prefix="lepton-") as name:
         temporary = Path(name).resolve()
         devices = provision(
             temporary / "devices",
             data,
-            min_survivors=config.secagg.min_survivors or complete_threshold(nodes),
+            min_survivors=config.secagg.min_survivors,
         )
         config_file = temporary / "config.toml"
         config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
@@ -72,6 +72,7 @@ def up(
                 "rounds": config.rounds,
                 "config-file": str(config_file),
                 "out": str(run_folder),
+                "roster": str(devices[0] / ROSTER_FILE),
                 "simulated": False,
             },
             run_folder / "logs",

@@ -20,7 +20,7 @@ from lepton_flwr.privacy.mechanism import ClientLevelGaussian
 from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
 from lepton_flwr.secagg.errors import VectorError
-from lepton_flwr.secagg.graph import MAX_COMPLETE, complete_threshold
+from lepton_flwr.secagg.graph import MAX_COMPLETE
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.wire import NUM_EXAMPLES, UPDATE
 from strategies.secure_session import Progress, SecureSession, SessionReport
@@ -35,7 +35,7 @@ class ClientPrivacy:
         noise_multiplier: noise standard deviation over the sensitivity of the sum.
         sampling_probability: chance of each client to be asked in a round, drawn here from the
             operating system's generator (Poisson sampling).
-        population: clients of the federation; a round with any other number is refused.
+        population: clients of the federation; a round with more of them is refused.
     """
 
     l2_norm_clip: float
@@ -58,12 +58,12 @@ class ClientPrivacy:
         """Keep each client's message with the sampling probability.
 
         Raises:
-            FederationError: the clients are not the population that the accounting assumes.
+            FederationError: more clients than the accounting assumes.
         """
-        if len({message.metadata.dst_node_id for message in messages}) != self.population:
+        if len(messages) > self.population:
             raise FederationError(
                 f"{len(messages)} clients: client-level privacy was accounted for a population of "
-                f"{self.population}; wait for all of them, or restart with their number"
+                f"{self.population}; restart with the new number of clients"
             )
         if self.sampling_probability == 1.0:
             return list(messages)
@@ -76,7 +76,7 @@ class SecureSettings:
     """How replies are summed.
 
     Attributes:
-        min_survivors: fewest clients whose sum is revealed; 0 takes the protocol's threshold.
+        min_survivors: fewest clients whose sum is revealed; the protocol's threshold may be more.
         update_bound: largest absolute coordinate of an update, where no client privacy bounds it.
         max_examples: largest weight of one client; 1 weighs all alike.
         timeout: seconds that each exchange waits.
@@ -85,7 +85,7 @@ class SecureSettings:
         client_privacy: client-level privacy of the updates, or None.
     """
 
-    min_survivors: int = 0
+    min_survivors: int = 3
     update_bound: float = 4.0
     max_examples: int = 65_536
     timeout: float = 600.0
@@ -160,7 +160,7 @@ class SecureGrid(Grid):
             if privacy is not None:
                 messages = privacy.sample(messages)
         self._number += 1
-        floor = max(self._settings.min_survivors, 3)
+        floor = self._settings.min_survivors
         if len(messages) < floor:
             report = SessionReport(purpose, len(messages))
             report.skipped = f"{len(messages)} clients in the cohort: expected at least {floor}"
@@ -214,7 +214,7 @@ class SecureGrid(Grid):
             number=self._number,
             purpose=purpose,
             layout=Layout(segments, count, settings.max_examples if weighted else 1),
-            min_survivors=max(settings.min_survivors or complete_threshold(count), 2),
+            min_survivors=settings.min_survivors,
             l2_norm_clip=clip,
         )
 
@@ -279,8 +279,9 @@ def _content(request: RecordDict, decoded: Decoded) -> RecordDict:
         if name == UPDATE:
             ((key, model),) = request.array_records.items()
             records[key] = _add(model, values)
-        else:
-            metrics[name] = values.item() if values.size == 1 else values.tolist()
+        elif values.size == 1:
+            # Histograms are for `on_session`: strategies average metrics and log them.
+            metrics[name] = values.item()
     return RecordDict({**records, "metrics": MetricRecord(metrics)})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.log import log
+from flwr.common import log
 from flwr.serverapp import Grid
 
 from lepton_flwr.errors import LeptonError

@@ -9,7 +9,7 @@ import pytest
 import simulations
 from lepton_flwr import cli
 from lepton_flwr.errors import DataError, FederationError, OutputError, PrivacyError
-from simulations import settings
+from lepton_flwr.runs import settings
 
 SUMMARY = {
     "scenario": "smoke", "clients": 5, "rounds": 2, "rounds_planned": 2, "rounds_skipped": [],
@@ -114,7 +114,7 @@ def test_debug_shows_the_traceback(lepton, runner):
 
 
 def test_an_interrupt_names_the_folder_with_the_finished_rounds(lepton, runner):
-    from simulations.run_folder import RunInterrupted
+    from lepton_flwr.runs.folder import RunInterrupted
 
     runner.error = RunInterrupted(Path("runs/x"))
     code, _, err = lepton("simulate")

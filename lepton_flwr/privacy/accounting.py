@@ -198,13 +198,22 @@ class BudgetMeter:
         Raises:
             PrivacyError: the round would exceed the limit; nothing is charged.
         """
+        spent = self.check_round()
+        self.rounds += 1
+        return spent
+
+    def check_round(self) -> float:
+        """The epsilon that one more round would bring; charges nothing.
+
+        Raises:
+            PrivacyError: it would exceed the limit.
+        """
         spent = self.epsilon_after(self.rounds + 1)
         if not spent <= self.limit_epsilon:
             raise PrivacyError(
                 f"round {self.rounds + 1} would bring epsilon to {spent:.4g}: expected at most "
                 f"{self.limit_epsilon:g} (delta {self.delta:g}); more noise or fewer rounds"
             )
-        self.rounds += 1
         return spent
 
     def statement(self, unit: Unit, assumptions: tuple[str, ...] = ()) -> PrivacyStatement:

@@ -9,8 +9,8 @@ import pytest
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import OutputError
-from simulations import events, files
-from simulations.run_folder import RunFolder
+from lepton_flwr.runs import events, files
+from lepton_flwr.runs.folder import RunFolder
 
 resource = pytest.importorskip("resource")
 

@@ -1,3 +1,8 @@
+"""The page of a run, for jinja2; in Python because a Flower app bundle carries no HTML."""
+
+# ruff: noqa: E501
+
+REPORT = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -91,3 +96,4 @@ pre { background: #f5f7f9; border-radius: .6rem; padding: 1rem; overflow-x: auto
 <pre>{{ config }}</pre>
 </body>
 </html>
+"""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lepton_flwr.config import RunConfig
-from simulations.history import History
-from strategies.observer import RoundRecord, RunEnd, RunStart
+from lepton_flwr.runs.history import History
+from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 
 HOSTILE = '17 of 29 answered <script>alert("x")</script> {{ 7 * 7 }} [red]\x1b[2J\n& more'
 

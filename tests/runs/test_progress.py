@@ -5,8 +5,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from simulations.progress import Observers, ProgressBar, brief, describe, print_summary
-from strategies.observer import RunObserver
+from lepton_flwr.runs.observer import RunObserver
+from lepton_flwr.runs.progress import Observers, ProgressBar, brief, describe, print_summary
 
 
 def console(*, terminal: bool, width: int = 80) -> Console:
@@ -131,7 +131,7 @@ def test_drawing_libraries_are_not_needed_for_progress():
     import subprocess
 
     code = (
-        "import sys, simulations.progress;"
+        "import sys, lepton_flwr.runs.progress;"
         "sys.exit(bool({'tensorflow', 'matplotlib', 'pandas', 'ray', 'flwr'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

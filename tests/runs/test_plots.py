@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from simulations import plots
+from lepton_flwr.runs import plots
 
 Image = pytest.importorskip("PIL.Image")
 NAMES = {"metric", "epsilon", "loss", "bytes", "seconds", "roc", "overview"}

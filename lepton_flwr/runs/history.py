@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strategies.observer import PHASES, RoundRecord, RunEnd, RunStart
+from lepton_flwr.runs.observer import PHASES, RoundRecord, RunEnd, RunStart
 
 
 @dataclass(frozen=True)

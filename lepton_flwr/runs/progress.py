@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from simulations.text import decimal, duration, one_line, plain, size, spent
-from strategies.observer import RoundRecord, RunEnd, RunObserver, RunStart
+from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunObserver, RunStart
+from lepton_flwr.runs.text import decimal, duration, one_line, plain, size, spent
 
 
 class Observers:

@@ -4,9 +4,10 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from simulations.history import History
-from simulations.text import UNKNOWN, decimal, duration, one_line, plain, size, spent
-from strategies.observer import RoundRecord
+from lepton_flwr.runs.history import History
+from lepton_flwr.runs.observer import RoundRecord
+from lepton_flwr.runs.report_template import REPORT
+from lepton_flwr.runs.text import UNKNOWN, decimal, duration, one_line, plain, size, spent
 
 _CAPTIONS = {
     "metric": "Accuracy and area under the ROC curve on the held-out rows of all clients together.",
@@ -29,13 +30,13 @@ def render(history: History, pictures: Mapping[str, bytes], config_text: str) ->
 
     Args:
         history: the run.
-        pictures: PNG files by name, as `simulations.plots.draw` returns them.
+        pictures: PNG files by name, as `lepton_flwr.runs.plots.draw` returns them.
         config_text: the configuration as TOML.
     """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("simulations"),
+        loader=jinja2.DictLoader({"report.html": REPORT}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -46,7 +47,7 @@ def render(history: History, pictures: Mapping[str, bytes], config_text: str) ->
         for name, caption in _CAPTIONS.items()
         if name in pictures
     ]
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html").render(
         scenario=history.start.config.scenario,
         title=history.start.scenario_title,
         status=history.end.reason,

@@ -14,10 +14,10 @@ import numpy as np
 import tomli_w
 
 from lepton_flwr.config import RunConfig
-from simulations import events, plots, report
-from simulations.files import output_errors, replace, write_atomic
-from simulations.history import History, rows
-from strategies.observer import RoundRecord, RunEnd, RunStart
+from lepton_flwr.runs import events, plots, report
+from lepton_flwr.runs.files import output_errors, replace, write_atomic
+from lepton_flwr.runs.history import History, rows
+from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 
 SaveModel = Callable[[Sequence[np.ndarray], Path], None]
 
@@ -39,6 +39,7 @@ class RunFolder:
     Args:
         config: the resolved configuration; `lepton simulate --config` repeats the run from it.
         out: folder that holds the runs; None is `runs`.
+        folder: a folder that `new_folder` made, instead of a new one below `out`.
         save_model: writes weights (float arrays in the model's order) as a `.keras` file.
 
     Attributes:
@@ -49,9 +50,14 @@ class RunFolder:
     """
 
     def __init__(
-        self, config: RunConfig, *, save_model: SaveModel, out: Path | None = None
+        self,
+        config: RunConfig,
+        *,
+        save_model: SaveModel,
+        out: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.path = _new_folder(out if out is not None else Path("runs"), config.scenario)
+        self.path = folder or new_folder(out, config.scenario)
         self._save_model = save_model
         self._start: RunStart | None = None
         self._records: list[RoundRecord] = []
@@ -128,7 +134,13 @@ class RunFolder:
             self.path.rmdir()
 
 
-def _new_folder(out: Path, scenario: str) -> Path:
+def new_folder(out: Path | None, scenario: str) -> Path:
+    """Make the folder of a run, `<time>-<scenario>`, below `out` (None is `runs`).
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    out = Path("runs") if out is None else out
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", scenario).strip("-") or "run"
     stem = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{name}"
     attempt = 1

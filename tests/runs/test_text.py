@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations import text
+from lepton_flwr.runs import text
 
 
 @given(st.floats(0, 1e6))

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from simulations import report
+from lepton_flwr.runs import report
 
 VOID = {"meta", "img", "link", "br", "input", "hr"}
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lepton_flwr.errors import OutputError
-from simulations.files import output_errors
-from simulations.history import number
-from strategies.observer import RoundRecord
+from lepton_flwr.runs.files import output_errors
+from lepton_flwr.runs.history import number
+from lepton_flwr.runs.observer import RoundRecord
 
 _TAGS = {
     "accuracy": "evaluation/accuracy",

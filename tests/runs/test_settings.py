@@ -4,8 +4,8 @@ import pytest
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import ConfigError
-from simulations import settings
-from simulations.settings import resolve
+from lepton_flwr.runs import settings
+from lepton_flwr.runs.settings import resolve
 
 
 @pytest.fixture(autouse=True)

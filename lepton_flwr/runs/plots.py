@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simulations.history import History, number
-from simulations.text import decimal, plain, size, spent
-from strategies.observer import RoundRecord
+from lepton_flwr.runs.history import History, number
+from lepton_flwr.runs.observer import RoundRecord
+from lepton_flwr.runs.text import decimal, plain, size, spent
 
 # Okabe and Ito's palette; the lightest, yellow, is left out.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = (

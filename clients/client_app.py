@@ -1,0 +1,110 @@
+"""The ClientApp: a device's actions, within secure aggregation.
+
+Importing this stays light; TensorFlow is imported by the actions that train and evaluate.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.secagg_mod import SecureAggregationMod
+from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.device import Device
+from lepton_flwr.errors import DataError, PolicyError
+from lepton_flwr.secagg.errors import MessageError
+from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.wire import NUM_EXAMPLES
+
+if TYPE_CHECKING:
+    from lepton_flwr.training.task import Task
+
+ARRAYS = "arrays"
+CONFIG = "config"
+TASK = "task"
+
+
+@dataclass(frozen=True)
+class _Participant:
+    """A device as secure aggregation sees it."""
+
+    identity: Identity
+    roster: Roster
+    floors: ClientFloors
+
+
+def _participant(context: Context) -> _Participant:
+    device = Device.from_node_config(context.node_config, context.run_id)
+    floors = ClientFloors(min_survivors=device.policy.min_survivors)
+    return _Participant(device.identity, device.roster, floors)
+
+
+app = ClientApp(mods=[SecureAggregationMod(_participant)])
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train on this device's rows; the mod hides the reply."""
+    from clients import keras_task
+
+    device = Device.from_node_config(context.node_config, context.run_id)
+    config = message.content.config_records.get(CONFIG, {})
+    task = _task(message)
+    if task.noise_multiplier < device.policy.min_record_noise_multiplier:
+        raise PolicyError(
+            f"noise_multiplier={task.noise_multiplier:g}: this device's policy asks for at least "
+            f"{device.policy.min_record_noise_multiplier:g}"
+        )
+    server_round = config.get("server-round")
+    if not isinstance(server_round, int) or server_round < 0:
+        raise MessageError("server-round: expected a whole number")
+    data = device.data()
+    weights = keras_task.train(task, _weights(message), data, server_round)
+    return Message(
+        RecordDict(
+            {
+                ARRAYS: ArrayRecord(weights),
+                "metrics": MetricRecord({NUM_EXAMPLES: len(data.y_train)}),
+            }
+        ),
+        reply_to=message,
+    )
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate on this device's held-out rows; the mod hides the reply."""
+    from clients import keras_task
+
+    device = Device.from_node_config(context.node_config, context.run_id)
+    if not device.policy.evaluate:
+        raise PolicyError("this device's policy does not allow evaluation")
+    task = _task(message)
+    data = device.data()
+    if len(data.y_test) == 0:
+        raise DataError("this device holds out no rows: expected at least one to evaluate")
+    counts = keras_task.evaluate(task, _weights(message), data)
+    metrics = {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in counts.items()
+    }
+    metrics[NUM_EXAMPLES] = len(data.y_test)
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def _task(message: Message) -> "Task":
+    from lepton_flwr.training.task import Task
+
+    text = message.content.config_records.get(CONFIG, {}).get(TASK)
+    if not isinstance(text, str):
+        raise MessageError("task: expected the description of the work")
+    return Task.from_json(text)
+
+
+def _weights(message: Message) -> list[np.ndarray]:
+    record = message.content.array_records.get(ARRAYS)
+    if record is None:
+        raise MessageError("arrays: expected the model's weights")
+    return cast(list[np.ndarray], record.to_numpy_ndarrays())

@@ -1,0 +1,145 @@
+"""Runs an experiment on Flower's simulation engine, in this process and Ray's workers."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from lepton_flwr.config import RunConfig
+from lepton_flwr.errors import LeptonError
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    # One core each: workers that share cores with more threads than cores crawl.
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
+
+
+def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) -> Path:
+    """Run a scenario with simulated clients.
+
+    Args:
+        config: the run.
+        out: folder that holds the runs; None is `runs`.
+        debug: let Flower and Ray log.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: the configuration does not fit the scenario.
+        DataError: the data cannot be used.
+        OutputError: the run's folder cannot be made or written.
+        PrivacyError: a budget does not allow another round; those before it are kept.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+
+    from clients.client_app import app as client_app
+    from lepton_flwr.data import scenarios
+    from lepton_flwr.runs.folder import RunInterrupted
+    from strategies.exchange import RunInterruptedError
+    from strategies.federate import with_floor
+    from strategies.server_app import describe_model, observers, serve
+
+    data = scenarios.get(config.scenario).load(config)
+    config = with_floor(replace(config, clients=len(data.clients)))
+    folder, observer = observers(config, describe_model(config, data), out=out)
+    server_app = ServerApp()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            serve(grid, context.run_id, config, data, observer, stop)
+        except BaseException as error:
+            failures.append(error)
+
+    with _interrupt_sets(stop), _quiet(debug):
+        _run(server_app, client_app, len(data.clients), debug)
+    if failures:
+        if isinstance(failures[0], RunInterruptedError):
+            raise RunInterrupted(folder.path) from None
+        raise failures[0]
+    if not (folder.path / "summary.json").exists():
+        raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
+    return folder.path
+
+
+def _run(server_app: object, client_app: object, clients: int, debug: bool) -> None:
+    """Start the engine, and end it with every process it started."""
+    import ray
+    from flwr.simulation import run_simulation
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_simulation(
+                server_app,
+                client_app,
+                num_supernodes=clients,
+                backend_config={
+                    "init_args": {
+                        "num_cpus": cores,
+                        "include_dashboard": False,
+                        "log_to_driver": debug,
+                        "logging_level": logging.INFO if debug else logging.ERROR,
+                    },
+                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                },
+                verbose_logging=debug,
+            )
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interrupt_sets(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C end the run at its next exchange; a second one ends it at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, action in former.items():
+            signal.signal(number, action)
+
+
+@contextlib.contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
+    """Keep Flower's log from the progress bar."""
+    flower = logging.getLogger("flwr")
+    level = flower.level
+    if not debug:
+        flower.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        flower.setLevel(level)

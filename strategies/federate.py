@@ -1,0 +1,279 @@
+"""A whole run on the server: noise calibrated, clients awaited, rounds driven, budgets kept."""
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    Strategy,
+)
+
+from lepton_flwr.config import RunConfig, TrainConfig
+from lepton_flwr.errors import FederationError, PrivacyError
+from lepton_flwr.privacy.accounting import (
+    ACCOUNTANT,
+    BudgetMeter,
+    PrivacyStatement,
+    SampledGaussian,
+    Unit,
+    calibrate,
+)
+from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
+from lepton_flwr.secagg.client import Members
+from lepton_flwr.secagg.graph import default_floor
+from lepton_flwr.training.models import ModelSpec, build
+from lepton_flwr.training.task import Task
+from strategies.exchange import RunInterruptedError
+from strategies.rounds import Rounds, evaluation_segments
+from strategies.secure_aggregation import SecureAggregation
+from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
+
+NODES_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What the server knows beside Flower's grid.
+
+    Attributes:
+        config: the run; `clients` is set.
+        model: what to train.
+        members: the roster.
+        title: the scenario in a few words.
+    """
+
+    config: RunConfig
+    model: ModelSpec
+    members: Members
+    title: str
+
+
+def federate(
+    grid: Grid,
+    federation: Federation,
+    observer: RunObserver,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run all rounds.
+
+    Raises:
+        FederationError: too few clients came.
+        PrivacyError: a budget does not allow another round; the rounds before it are kept.
+        ConfigError: no noise reaches the epsilon that was asked for.
+        RunInterruptedError: `stop` was set.
+    """
+    config = _with_noise(with_floor(federation.config))
+    clients = config.clients or 0
+    record, client = _budgets(config)
+    rounds = Rounds(observer, record, client)
+    weights = build(federation.model, config.seed).get_weights()
+    privacy = config.dp
+    observer.run_started(
+        RunStart(
+            config=config,
+            scenario_title=federation.title,
+            clients=clients,
+            num_parameters=sum(weight.size for weight in weights),
+            guarantee=_guarantees(config, record, client),
+            noise_multiplier_record=privacy.record.noise_multiplier if record else None,
+            noise_multiplier_client=privacy.client.noise_multiplier if client else None,
+        )
+    )
+    reason = "failed"
+    try:
+        _await_nodes(grid, clients, stop)
+        strategy = SecureAggregation(
+            _inner(config.train),
+            lambda inner: SecureGrid(
+                inner,
+                federation.members,
+                _settings(config, federation.model),
+                before_train=rounds.charge,
+                on_session=rounds.session,
+                progress=rounds.progress,
+                stop=stop,
+            ),
+            evaluate_every=config.evaluate_every,
+        )
+        task = ConfigRecord({"task": _task(config, federation.model).to_json()})
+
+        def after_round(server_round: int, arrays: ArrayRecord) -> None:
+            if server_round:
+                rounds.finish(arrays.to_numpy_ndarrays())
+
+        strategy.start(
+            grid,
+            ArrayRecord(weights),
+            num_rounds=config.rounds,
+            timeout=config.secagg.timeout,
+            train_config=task,
+            evaluate_config=ConfigRecord(dict(task)),
+            evaluate_fn=after_round,
+        )
+        reason = "finished"
+    except RunInterruptedError:
+        reason = "interrupted"
+        raise
+    except PrivacyError:
+        reason = "budget"
+        raise
+    finally:
+        observer.run_ended(RunEnd(reason, rounds.roc, privacy.delta, ACCOUNTANT))
+
+
+def with_floor(config: RunConfig) -> RunConfig:
+    """Fill in the fewest survivors, which the devices' policies name too."""
+    if config.secagg.min_survivors:
+        return config
+    client = config.dp.client
+    probability = client.sampling_probability if client.enabled else 1.0
+    floor = default_floor(config.clients or 0, probability)
+    return replace(config, secagg=replace(config.secagg, min_survivors=floor))
+
+
+def _with_noise(config: RunConfig) -> RunConfig:
+    """Fill in the noise multipliers that are to be calibrated."""
+    dp, train = config.dp, config.train
+    record, client = dp.record, dp.client
+    if record.enabled and record.noise_multiplier == 0:
+        steps = config.rounds * train.local_steps
+        noise = calibrate(record.epsilon, dp.delta, train.sampling_probability, steps)
+        record = replace(record, noise_multiplier=noise)
+    if client.enabled and client.noise_multiplier == 0:
+        noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
+        client = replace(client, noise_multiplier=noise)
+    return replace(config, dp=replace(dp, record=record, client=client))
+
+
+def _budgets(config: RunConfig) -> tuple[BudgetMeter | None, BudgetMeter | None]:
+    dp, train = config.dp, config.train
+    record = client = None
+    if dp.record.enabled:
+        mechanism = SampledGaussian(
+            dp.record.noise_multiplier, train.sampling_probability, train.local_steps
+        )
+        record = BudgetMeter(mechanism, dp.delta, dp.record.epsilon)
+    if dp.client.enabled:
+        mechanism = SampledGaussian(dp.client.noise_multiplier, dp.client.sampling_probability, 1)
+        client = BudgetMeter(mechanism, dp.delta, dp.client.epsilon)
+    return record, client
+
+
+def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
+    secagg, client = config.secagg, config.dp.client
+    return SecureSettings(
+        min_survivors=secagg.min_survivors,
+        update_bound=secagg.update_bound,
+        max_examples=secagg.max_examples,
+        timeout=secagg.timeout,
+        evaluate_metrics=evaluation_segments(model, secagg.max_examples),
+        client_privacy=ClientPrivacy(
+            l2_norm_clip=client.l2_norm_clip,
+            noise_multiplier=client.noise_multiplier,
+            sampling_probability=client.sampling_probability,
+            population=config.clients or 0,
+        )
+        if client.enabled
+        else None,
+    )
+
+
+def _task(config: RunConfig, model: ModelSpec) -> Task:
+    train, record = config.train, config.dp.record
+    return Task(
+        model=model,
+        optimizer=train.optimizer,
+        learning_rate=train.learning_rate,
+        local_steps=train.local_steps,
+        sampling_probability=train.sampling_probability,
+        noise_multiplier=record.noise_multiplier if record.enabled else 0.0,
+        l2_norm_clip=record.l2_norm_clip,
+        engine=record.engine,
+        seed=config.seed,
+    )
+
+
+def _inner(train: TrainConfig) -> Strategy:
+    everyone = {
+        "fraction_train": 1.0,
+        "fraction_evaluate": 1.0,
+        "min_train_nodes": 3,
+        "min_evaluate_nodes": 3,
+        "min_available_nodes": 3,
+    }
+    if train.strategy == "fedavg":
+        return FedAvg(**everyone)
+    if train.strategy == "fedavgm":
+        return FedAvgM(
+            **everyone, server_learning_rate=train.server_learning_rate, server_momentum=0.9
+        )
+    adaptive = {"fedadam": FedAdam, "fedyogi": FedYogi, "fedadagrad": FedAdagrad}
+    return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
+
+
+def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None:
+    deadline = time.monotonic() + NODES_TIMEOUT
+    while (count := len(list(grid.get_node_ids()))) < clients:
+        if stop is not None and stop.is_set():
+            raise RunInterruptedError("stopped by the operator")
+        if time.monotonic() > deadline:
+            raise FederationError(
+                f"{count} of {clients} clients came within {NODES_TIMEOUT:.0f} s: start the "
+                "others, or set clients to their number"
+            )
+        time.sleep(0.1)
+
+
+def _guarantees(
+    config: RunConfig, record: BudgetMeter | None, client: BudgetMeter | None
+) -> tuple[str, ...]:
+    """Plain sentences, one for each promise, for the whole run."""
+    clients = config.clients or 0
+    sentences = [
+        "Secure aggregation: the server learns sums over at least "
+        f"{config.secagg.min_survivors} of {clients} clients, "
+        "and how many they are; never one client's update, example count or metric, as long as "
+        "fewer than a third of the clients work with it."
+    ]
+    for unit, budget, assumptions in (
+        (
+            Unit.RECORD,
+            record,
+            (
+                "the numbers of rows of the clients are public",
+                "held-out rows, which only evaluation reads, are not part of the records",
+            ),
+        ),
+        (
+            Unit.CLIENT,
+            client,
+            (
+                "what is published is the model, not the evaluation figures",
+                "the server adds the noise and keeps the sum and the cohort to itself",
+            ),
+        ),
+    ):
+        if budget is not None:
+            statement = PrivacyStatement(
+                unit,
+                budget.epsilon_after(config.rounds),
+                budget.delta,
+                budget.mechanism,
+                config.rounds,
+                assumptions=assumptions,
+            )
+            level = "Record" if unit is Unit.RECORD else "Client"
+            sentences.append(f"{level}-level privacy: {statement.sentence()}")
+    if record is None and client is None:
+        sentences.append(
+            "No differential privacy: what the model has learnt of single records or clients is "
+            "not bounded."
+        )
+    return tuple(sentences)

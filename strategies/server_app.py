@@ -1,0 +1,129 @@
+"""The ServerApp: reads the run's configuration, and federates.
+
+`flwr run .` on the simulation engine makes its own devices; on a real federation
+(`simulated = false`) the devices bring their own keys, policies and data.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.data import scenarios
+from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
+from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.observer import RunObserver
+from lepton_flwr.runs.progress import Observers, ProgressBar
+from lepton_flwr.runs.settings import resolve, scenario_defaults
+from lepton_flwr.training.models import ModelSpec, build
+from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
+
+# Keys of the app's configuration that are not settings of a run.
+CONFIG_FILE = "config-file"
+OUT = "out"
+ROSTER = "roster"
+SIMULATED = "simulated"
+
+
+def observers(
+    config: RunConfig, model: ModelSpec, *, out: Path | None = None, folder: Path | None = None
+) -> tuple[RunFolder, RunObserver]:
+    """A run folder below `out`, or `folder` itself, and a progress display."""
+
+    def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
+        network = build(model, 0)
+        network.set_weights(list(weights))
+        network.save(path)
+
+    kept = RunFolder(config, save_model=save_model, out=out, folder=folder)
+    return kept, Observers([kept, ProgressBar()])
+
+
+def describe_model(config: RunConfig, data: FederatedData) -> ModelSpec:
+    """The model that a scenario's data calls for."""
+    kind = scenarios.get(config.scenario).model
+    return ModelSpec(kind, data.input_shape, data.num_classes, config.train.hidden_units)
+
+
+def serve(  # noqa: PLR0917
+    grid: Grid,
+    run_id: int,
+    config: RunConfig,
+    data: FederatedData,
+    observer: RunObserver,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run a federation of simulated devices, which exist for as long as this takes."""
+    with _devices(run_id, config, data) as roster:
+        title = scenarios.get(config.scenario).title
+        model = describe_model(config, data)
+        federate(grid, Federation(config, model, roster, title), observer, stop)
+
+
+@contextmanager
+def _devices(run_id: int, config: RunConfig, data: FederatedData) -> Iterator[Roster]:
+    root = simulated_root(run_id)
+    try:
+        folders = provision(root, data.clients, min_survivors=config.secagg.min_survivors)
+        yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what `flwr run` was given."""
+    values = dict(context.run_config)
+    own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED)}
+    config = _settings(values, own[CONFIG_FILE])
+    out = Path(str(own[OUT])) if own[OUT] else None
+    simulated = own[SIMULATED] is not False
+    if simulated:
+        config = replace(config, clients=len(_wait_for_any(grid)))
+    data = scenarios.get(config.scenario).load(config)
+    config = with_floor(replace(config, clients=len(data.clients)))
+    model = describe_model(config, data)
+    if simulated:
+        _, observer = observers(config, model, out=out)
+        serve(grid, context.run_id, config, data, observer)
+        return
+    if not own[ROSTER]:
+        raise ConfigError(
+            f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
+        )
+    roster = Roster.of_authority(Path(str(own[ROSTER])).read_bytes())
+    _, observer = observers(config, model, folder=out)
+    title = scenarios.get(config.scenario).title
+    federate(grid, Federation(config, model, roster, title), observer)
+
+
+def _settings(values: Mapping[str, Any], config_file: object) -> RunConfig:
+    """A file's settings as they are, or else those of the app's configuration."""
+    if config_file:
+        return resolve(config=Path(str(config_file)))
+    return RunConfig.build(scenario_defaults(values.get("scenario")), nest(values))
+
+
+def _wait_for_any(grid: Grid) -> list[int]:
+    """The nodes of a simulation, which are all there as soon as one is."""
+    deadline = time.monotonic() + NODES_TIMEOUT
+    while not (nodes := list(grid.get_node_ids())):
+        if time.monotonic() > deadline:
+            raise FederationError(f"no client came within {NODES_TIMEOUT:.0f} s")
+        time.sleep(0.1)
+    return nodes
