@@ -78,7 +78,7 @@ def header(path: Path) -> list[str]:
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: column {name!r} appears more than once; rename one")
-    if not all(names):
+    if not names or not all(names):
         raise DataError(f"{path}: expected a first line that names every column")
     return names
 
@@ -139,7 +139,7 @@ def _column(setting: str, name: str, known: list[str]) -> str:
 def _require_ranges(features: list[str], config: RunConfig) -> None:
     bare = [name for name in features if name not in config.data.ranges]
     if bare:
-        others = f" (and {len(bare) - 1} more columns)" if len(bare) > 1 else ""
+        others = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
         raise ConfigError(
             f"column {bare[0]!r}{others} has no public range, which differential privacy needs: "
             f'add under [data.ranges] the line "{bare[0]}" = [LOW, HIGH], '

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_flwr.data.partition import dirichlet, hold_out, iid, natural, shards
+from lepton_flwr.errors import ConfigError, DataError
+
+seeds = st.integers(0, 2**31 - 1)
+labels_of = st.integers(60, 400).flatmap(
+    lambda n: st.tuples(seeds, st.integers(1, 6)).map(
+        lambda pair: np.random.default_rng(pair[0]).integers(0, pair[1], n)
+    )
+)
+DIVISIONS = {
+    "iid": lambda y, clients, rng: iid(len(y), clients, rng),
+    "shards": shards,
+    "dirichlet": lambda y, clients, rng: dirichlet(y, clients, rng, alpha=5.0, min_rows=2),
+}
+
+
+def disjoint_and_complete(parts: list[np.ndarray], num_rows: int) -> bool:
+    return np.array_equal(np.sort(np.concatenate(parts)), np.arange(num_rows))
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+@given(y=labels_of, clients=st.integers(3, 8), seed=seeds)
+def test_every_row_has_exactly_one_client(kind, y, clients, seed):
+    parts = DIVISIONS[kind](y, clients, np.random.default_rng(seed))
+    assert len(parts) == clients
+    assert disjoint_and_complete(parts, len(y))
+    assert all(len(part) >= 2 and np.all(np.diff(part) > 0) for part in parts)
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+@given(y=labels_of, seed=seeds)
+def test_the_same_seed_gives_the_same_division(kind, y, seed):
+    first, second = (DIVISIONS[kind](y, 4, np.random.default_rng(seed)) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+def test_another_seed_gives_another_division(kind):
+    y = np.arange(300) % 3
+    first, second = (DIVISIONS[kind](y, 4, np.random.default_rng(seed)) for seed in (1, 2))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@given(num_rows=st.integers(6, 500), clients=st.integers(3, 3), seed=seeds)
+def test_iid_sizes_differ_by_at_most_one(num_rows, clients, seed):
+    sizes = [len(part) for part in iid(num_rows, clients, np.random.default_rng(seed))]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_dirichlet_is_skewed_for_small_alpha_and_even_for_large():
+    y = np.arange(20_000) % 2
+
+    def spread(alpha: float) -> float:
+        parts = dirichlet(y, 10, np.random.default_rng(7), alpha=alpha, min_rows=2)
+        return float(np.std([y[part].mean() for part in parts]))
+
+    assert spread(0.3) > 0.2
+    assert spread(1000.0) < 0.05
+
+
+@given(seed=seeds)
+def test_dirichlet_gives_every_client_the_fewest_rows_asked_for(seed):
+    y = np.arange(500) % 2
+    parts = dirichlet(y, 5, np.random.default_rng(seed), alpha=0.5, min_rows=30)
+    assert min(len(part) for part in parts) >= 30
+
+
+def test_dirichlet_that_cannot_reach_min_rows_says_what_to_change():
+    with pytest.raises(ConfigError, match=r"data\.alpha=0\.001.*raise data\.alpha"):
+        dirichlet(np.zeros(1000, int), 10, np.random.default_rng(1), alpha=0.001, min_rows=50)
+
+
+def test_shards_give_most_clients_at_most_three_classes():
+    y = np.random.default_rng(0).integers(0, 10, 4000)
+    parts = shards(y, 10, np.random.default_rng(1))
+    assert all(len(np.unique(y[part])) <= 4 for part in parts)
+    assert np.mean([len(np.unique(y[part])) for part in parts]) <= 3.5
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "d", "e", ""]), min_size=60, max_size=200))
+def test_natural_clients_hold_exactly_the_rows_of_their_key(keys):
+    keys = [*keys, *"aabbccdd"]
+    parts = natural(keys, min_rows=2, clients=None)
+    assert list(parts) == sorted(parts)
+    for name, rows in parts.items():
+        assert rows.tolist() == [i for i, key in enumerate(keys) if key == name]
+    assert set(parts) == {key for key in keys if key and keys.count(key) >= 2}
+
+
+def test_natural_leaves_out_small_clients_and_rows_without_a_key():
+    keys = ["a"] * 5 + [""] * 9 + ["b"] * 4 + ["c"] * 3 + ["d"] * 2
+    assert list(natural(keys, min_rows=3, clients=None)) == ["a", "b", "c"]
+
+
+def test_natural_keeps_the_largest_clients():
+    keys = ["a"] * 3 + ["b"] * 9 + ["c"] * 5 + ["d"] * 7
+    assert list(natural(keys, min_rows=2, clients=3)) == ["b", "c", "d"]
+
+
+def test_natural_with_too_few_keys_points_to_another_partition():
+    keys = ["a"] * 3 + ["b"] * 9 + ["c"] * 5
+    with pytest.raises(ConfigError, match=r"3 natural clients.*at least 4.*dirichlet"):
+        natural(keys, min_rows=2, clients=4)
+    with pytest.raises(ConfigError, match=r"2 natural clients.*lower data\.min_rows"):
+        natural(keys, min_rows=4, clients=None)
+
+
+def test_natural_with_more_keys_than_a_federation_takes_is_refused():
+    keys = np.repeat([f"k{i}" for i in range(129)], 2)
+    with pytest.raises(ConfigError, match="129 natural clients, expected at most 128"):
+        natural(keys, min_rows=2, clients=None)
+    assert len(natural(keys, min_rows=2, clients=128)) == 128
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+def test_a_client_below_two_rows_is_refused(kind):
+    with pytest.raises(DataError, match="7 rows for 4 clients"):
+        DIVISIONS[kind](np.arange(7) % 2, 4, np.random.default_rng(1))
+
+
+@given(st.integers(2, 500), st.floats(0.01, 0.99), seeds)
+def test_held_out_and_training_rows_are_disjoint_and_complete(num_rows, fraction, seed):
+    train, test = hold_out(num_rows, fraction, np.random.default_rng(seed))
+    assert disjoint_and_complete([train, test], num_rows)
+    assert len(train) >= 1
+    assert len(test) >= 1
+    assert abs(len(test) - fraction * num_rows) <= 1
+
+
+def test_one_row_cannot_be_held_out_and_trained_on():
+    with pytest.raises(DataError, match="1 rows for 1 clients"):
+        hold_out(1, 0.5, np.random.default_rng(1))
