@@ -1,0 +1,212 @@
+import keras
+import numpy as np
+import pytest
+
+from lepton_flwr.crypto.stream import CipherStream
+from lepton_flwr.errors import ConfigError, DataError
+from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
+from lepton_flwr.training import private
+from lepton_flwr.training.models import ModelSpec, build, compile_model
+from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy, bucket
+
+SPEC = ModelSpec("mlp", (6,), 2, (8,))
+
+
+def new_model(optimizer="sgd", learning_rate=1.0, spec=SPEC):
+    return compile_model(build(spec, 1), optimizer, learning_rate)
+
+
+def data(rows=60, width=6):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(rows, width)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(np.int64)
+
+
+def keyed(model, privacy, number=0):
+    noise = GaussianNoise(CipherStream(bytes(31) + bytes([number])))
+    return PrivateTrainer(model, privacy, noise=noise, sampling=CipherStream(bytes([9] * 32)))
+
+
+def flat(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()]).astype(np.float64)
+
+
+class Silent:
+    """Stands in for the noise where a test needs the sum alone."""
+
+    def standard_normal(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+
+def test_a_step_is_the_clipped_sum_over_the_expected_batch_size():
+    model, (x, y) = new_model(), data()
+    q, clip = 0.3, 0.05
+    before = [v.numpy() for v in model.trainable_variables]
+    engine = private._engine_of(model, "vectorized")
+    stream = CipherStream(bytes(32))
+    chosen = poisson_sample(CipherStream(bytes(32)), 60, q)
+    mask = np.ones(chosen.size, np.float32)
+    sums = [s.numpy() for s in engine.clipped_sum(x[chosen], y[chosen], mask, clip)]
+    trainer = PrivateTrainer(model, RecordPrivacy(clip, 1.0, q), noise=Silent(), sampling=stream)
+    trainer.fit(x, y, steps=1)
+    for b, s, v in zip(before, sums, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(v.numpy(), b - s / (q * 60), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rows", ["all NaN", "none sampled"])
+def test_an_update_without_gradients_is_pure_noise_of_the_stated_deviation(rows):
+    """Variance within 4 standard errors: false-alarm rate 1e-4 each (fixed key)."""
+    spec = ModelSpec("mlp", (200,), 2, (64,))
+    model = new_model(spec=spec)
+    x, y = data(50, 200)
+    q = 0.5 if rows == "all NaN" else 1e-15
+    if rows == "all NaN":
+        x[:] = np.nan
+    before = flat(model)
+    keyed(model, RecordPrivacy(0.7, 1.3, q)).fit(x, y, steps=1)
+    moved = (flat(model) - before) * q * 50
+    scale = 0.7 * 1.3
+    if rows == "all NaN":  # else the noise dwarfs the weights, and float32 rounding is nothing
+        assert np.abs(moved).max() < 6 * scale
+    assert abs(moved.var() / scale**2 - 1) < 4 * np.sqrt(2 / moved.size)
+    assert abs(moved.mean()) < 4 * scale / np.sqrt(moved.size)
+
+
+def test_noise_is_fresh_in_every_step_and_every_fit():
+    model, (x, y) = new_model(), data()
+    x[:] = np.nan
+    trainer = PrivateTrainer(model, RecordPrivacy(1.0, 1.0, 1.0))
+    seen = [flat(model)]
+    for _ in range(3):
+        trainer.fit(x, y, steps=1)
+        seen.append(flat(model))
+    steps = np.diff(seen, axis=0)
+    assert np.abs(np.corrcoef(steps)[np.triu_indices(3, 1)]).max() < 0.9
+
+
+def test_two_trainers_without_injected_streams_differ():
+    x, y = data()
+    ends = []
+    for _ in range(2):
+        model = new_model()
+        PrivateTrainer(model, RecordPrivacy(1.0, 1.0, 0.5)).fit(x, y, steps=1)
+        ends.append(flat(model))
+    assert not np.array_equal(*ends)
+
+
+def test_injected_streams_and_any_history_of_the_model_give_the_same_weights():
+    x, y = data()
+    model = new_model("adam", 0.01)
+    start = model.get_weights()
+    privacy = RecordPrivacy(1.0, 1.0, 0.4)
+    keyed(model, privacy).fit(x, y, steps=4)
+    first = flat(model)
+    keyed(model, RecordPrivacy(0.1, 3.0, 0.9), 1).fit(x[:20], y[:20], steps=3)
+    model.set_weights(start)
+    keyed(model, privacy).fit(x, y, steps=4)
+    np.testing.assert_array_equal(flat(model), first)
+
+
+def test_one_trace_serves_all_clients_settings_and_batch_sizes(monkeypatch):
+    from lepton_flwr.training.vectorized import VectorizedEngine
+
+    traces = []
+    original = VectorizedEngine.clipped_sum
+
+    def counting(self, *args):
+        traces.append(1)
+        return original(self, *args)
+
+    monkeypatch.setattr(VectorizedEngine, "clipped_sum", counting)
+    model = new_model("adam", 0.01)
+    sizes = set()
+    for rows, q, clip in [(5, 0.01, 1.0), (60, 0.5, 2.0), (400, 0.1, 0.1), (400, 1.0, 0.1)]:
+        x, y = data(rows)
+        sizes.add(bucket(round(rows * q)))
+        keyed(model, RecordPrivacy(clip, 1.0, q)).fit(x, y, steps=3)
+    assert len(sizes) > 2
+    assert len(traces) == 1
+    model.compile("sgd", model.loss)
+    keyed(model, RecordPrivacy(1.0, 1.0, 0.1)).fit(*data(), steps=1)
+    assert len(traces) == 2  # compiled again: the old step would move the old optimizer
+
+
+def test_private_training_learns():
+    model, (x, y) = new_model(), data(1000)
+    keyed(model, RecordPrivacy(1.0, 1.0, 0.2)).fit(x, y, steps=100)
+    predicted = np.asarray(model(x))[:, 0] > 0
+    assert 0.85 < np.mean(predicted == y) < 1.0
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.calls, self.logs, self.stop_after = [], [], stop_after
+
+    def on_train_begin(self, logs=None):
+        self.calls.append("begin")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.calls.append(f"batch {batch}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.logs.append(logs)
+        if batch + 1 == self.stop_after:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(logs)
+
+    def on_train_end(self, logs=None):
+        self.calls.append("end")
+        self.logs.append(logs)
+
+
+def test_callbacks_run_and_learn_nothing_but_step_numbers():
+    recorder = Recorder()
+    history = keyed(new_model(), RecordPrivacy(1.0, 1.0, 0.5)).fit(
+        *data(), steps=3, callbacks=[recorder]
+    )
+    assert recorder.calls == ["begin", "batch 0", "batch 1", "batch 2", "end"]
+    assert recorder.logs == [{"step": 1}, {"step": 2}, {"step": 3}, {"steps": 3}, {"steps": 3}]
+    assert history.history == {"steps": [3]}
+
+
+def test_a_callback_can_stop_training_and_the_next_fit_is_not_stopped():
+    model = new_model()
+    trainer = keyed(model, RecordPrivacy(1.0, 1.0, 0.5))
+    assert trainer.fit(*data(), steps=9, callbacks=[Recorder(2)]).history == {"steps": [2]}
+    assert int(model.optimizer.iterations) == 2
+    assert trainer.fit(*data(), steps=3).history == {"steps": [3]}
+
+
+def test_batches_are_padded_and_never_cut():
+    for size in range(0, 3000):
+        assert size <= bucket(size) <= max(16, 1.25 * size)
+    assert len({bucket(size) for size in range(1025)}) < 30
+
+
+@pytest.mark.parametrize("field", ["l2_norm_clip", "noise_multiplier", "sampling_probability"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_settings_are_refused(field, value):
+    good = {"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "sampling_probability": 0.1}
+    with pytest.raises(ConfigError, match=field):
+        RecordPrivacy(**(good | {field: value}))
+
+
+def test_batch_normalisation_is_refused_before_training():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.BatchNormalization()])
+    model.add(keras.layers.Dense(1))
+    model.compile("sgd", "mse")
+    with pytest.raises(ConfigError, match="GroupNormalization"):
+        PrivateTrainer(model, RecordPrivacy(1.0, 1.0, 0.1))
+
+
+def test_data_that_does_not_fit_is_refused():
+    trainer = keyed(new_model(), RecordPrivacy(1.0, 1.0, 0.1))
+    x, y = data()
+    for bad_x, bad_y in ((x, y[:-1]), (x[:0], y[:0]), (x[:, :5], y), (x[:, :, None], y)):
+        with pytest.raises(DataError, match="expected"):
+            trainer.fit(bad_x, bad_y, steps=1)
+    with pytest.raises(ConfigError, match="steps"):
+        trainer.fit(x, y, steps=0)
