@@ -3,10 +3,12 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
 
 from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.crypto.identity import CertificateError
+from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import (
     Device,
     Policy,
@@ -14,7 +16,7 @@ from lepton_flwr.device import (
     provision,
     simulated_root,
 )
-from lepton_flwr.errors import ConfigError, LeptonError, PolicyError
+from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 
 
 class Rows:
@@ -41,6 +43,20 @@ def test_provisioned_devices_accept_each_other_and_nobody_else(tmp_path, folders
     identity = Device.open(stranger).identity
     with pytest.raises(CertificateError):
         devices[0].roster.verify(identity.certificate, b"m", identity.sign(b"m"))
+
+
+def test_a_devices_data_is_what_it_was_provisioned_with(tmp_path):
+    x, y = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 0], np.int32)
+    rows = ClientData(x[:2], y[:2], x[2:], y[2:])
+    (folder,) = provision(tmp_path / "devices", [rows], min_survivors=2)
+    found = Device.open(folder).data()
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(rows, name))
+
+
+def test_a_device_without_data_says_so(folders):
+    with pytest.raises(DataError, match=r"data\.npz"):
+        Device.open(folders[0]).data()
 
 
 def test_provisioned_folders_are_private_and_hold_the_policy(folders):
@@ -196,7 +212,7 @@ def test_a_simulated_folder_of_another_user_is_refused(simulated, depth):
 
 def test_an_unwritable_place_is_one_readable_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LeptonError, match="cannot make the device folders"):
+    with pytest.raises(OutputError, match="cannot make the device folders"):
         provision(tmp_path / "file" / "devices", [Rows()], min_survivors=2)
 
 

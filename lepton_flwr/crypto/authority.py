@@ -59,7 +59,7 @@ class Authority:
             now: the time, with a time zone; None takes the clock's.
         """
         key = Ed25519PrivateKey.generate()
-        subject = _name(name)
+        subject = common_name(name)
         certificate = (
             certificate_builder(subject, subject, key.public_key(), now)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -77,7 +77,7 @@ class Authority:
         """
         key = Ed25519PrivateKey.generate()
         certificate = (
-            certificate_builder(_name(name), self._certificate.subject, key.public_key(), now)
+            certificate_builder(common_name(name), self._certificate.subject, key.public_key(), now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage(digital_signature=True), critical=True)
             .sign(self._key, None)
@@ -144,5 +144,6 @@ def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -
     )
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def common_name(text: str) -> x509.Name:
+    """The name that consists of a common name, 1 to 64 characters."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])

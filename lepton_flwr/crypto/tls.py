@@ -7,9 +7,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lepton_flwr.crypto.authority import certificate_builder, key_usage
+from lepton_flwr.crypto.authority import certificate_builder, common_name, key_usage
 from lepton_flwr.crypto.files import write_private
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -44,7 +44,7 @@ def create_server_credentials(folder: Path, names: tuple[str, ...] = LOOPBACK) -
         KeyFileError: one of the files exists or cannot be created.
     """
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    issuer = _name("lepton TLS authority")
+    issuer = common_name("lepton TLS authority")
     root = (
         certificate_builder(issuer, issuer, root_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -55,7 +55,7 @@ def create_server_credentials(folder: Path, names: tuple[str, ...] = LOOPBACK) -
         .sign(root_key, hashes.SHA256())
     )
     certificate = (
-        certificate_builder(_name(names[0]), issuer, key.public_key())
+        certificate_builder(common_name(names[0]), issuer, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -109,10 +109,6 @@ def create_node_key(path: Path) -> Path:
         ),
     )
     return public
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _general(name: str) -> x509.GeneralName:

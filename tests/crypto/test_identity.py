@@ -15,9 +15,9 @@ from lepton_flwr.crypto.authority import (
     LIFETIME,
     Authority,
     certificate_builder,
+    common_name,
     key_usage,
 )
-from lepton_flwr.crypto.authority import _name as common_name
 from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.crypto.identity import (
     CertificateError,
