@@ -108,7 +108,7 @@ class SecAggConfig:
     """
 
     min_survivors: int = 0
-    update_bound: float = 4.0
+    update_bound: float = 16.0
     max_examples: int = 65_536
     timeout: float = 600.0
 

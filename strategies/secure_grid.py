@@ -86,7 +86,7 @@ class SecureSettings:
     """
 
     min_survivors: int = 3
-    update_bound: float = 4.0
+    update_bound: float = 16.0
     max_examples: int = 65_536
     timeout: float = 600.0
     train_metrics: tuple[Segment, ...] = ()

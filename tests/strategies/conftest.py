@@ -1,0 +1,172 @@
+"""A federation without processes: the real client mod behind a grid that calls it directly."""
+
+import pickle
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.secagg_mod import SecureAggregationMod
+from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
+
+RUN_ID = 2**63 + 11
+EXCHANGES = list(Exchange)
+
+
+@pytest.fixture(autouse=True)
+def task_identity():
+    former = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 1, 1
+    yield
+    TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = former
+
+
+@dataclass
+class Participant:
+    identity: Identity
+    roster: Roster
+    floors: ClientFloors
+
+
+@dataclass
+class DirectGrid(Grid):
+    """Calls the ClientApp at once; every message and reply is pickled, as on a wire.
+
+    Attributes:
+        apps: one ClientApp for each node.
+        gone: node to the exchange (0 to 4) from which on it does not answer, in `lost_round`.
+        tamper: applied to every reply.
+    """
+
+    apps: dict[int, ClientApp]
+    gone: dict[int, int] = field(default_factory=dict)
+    lost_sessions: Callable[[int], bool] = lambda number: True
+    tamper: Callable[[Message], Message] = lambda reply: reply
+    requests: list[Message] = field(default_factory=list)
+    replies: list[Message] = field(default_factory=list)
+    contexts: dict[int, Context] = field(default_factory=dict)
+    waiting: dict[str, Message] = field(default_factory=dict)
+    number: int = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+            ids.append(message.metadata.message_id)
+            self.requests.append(message)
+            reply = self.answer(pickle.loads(pickle.dumps(message)))  # noqa: S301
+            if reply is not None:
+                reply = self.tamper(pickle.loads(pickle.dumps(reply)))  # noqa: S301
+                self.replies.append(reply)
+                self.waiting[message.metadata.message_id] = reply
+        return ids
+
+    def answer(self, message: Message) -> Message | None:
+        node = message.metadata.dst_node_id
+        record = message.content.config_records.get(RECORD, {})
+        exchange = EXCHANGES.index(record[EXCHANGE])
+        self.number = int(record.get("number", self.number))
+        if self.gone.get(node, 9) <= exchange and self.lost_sessions(self.number):
+            return None
+        context = self.contexts.setdefault(
+            node, Context(RUN_ID, node, {"partition-id": node}, RecordDict(), {})
+        )
+        return self.apps[node](message, context)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self.waiting.pop(i) for i in list(message_ids) if i in self.waiting]
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.apps)
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+        """As Flower's: for strategies without secure aggregation."""
+        replies = []
+        for message in messages:
+            copy = pickle.loads(pickle.dumps(message))  # noqa: S301
+            node = message.metadata.dst_node_id
+            context = self.contexts.setdefault(
+                node, Context(RUN_ID, node, {"partition-id": node}, RecordDict(), {})
+            )
+            replies.append(self.apps[node](copy, context))
+        return replies
+
+    def set_run(self, run: Any) -> None: ...
+
+    @property
+    def run(self) -> Any:
+        return None
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+
+def client(partition: int, mods: list[Any]) -> ClientApp:
+    """A client with deterministic updates, different for each partition and round."""
+    app = ClientApp(mods=mods)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        rounds = message.content["config"]["server-round"]
+        rng = np.random.default_rng([partition, rounds])
+        arrays = [
+            (array + rng.normal(0, 0.1, array.shape)).astype(array.dtype)
+            for array in message.content["arrays"].to_numpy_ndarrays()
+        ]
+        metrics = MetricRecord({"num-examples": 100 + 37 * partition, "train-loss": partition / 8})
+        return Message(
+            RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message
+        )
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": 10 + partition, "correct": 3 + partition})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    return app
+
+
+@pytest.fixture(scope="session")
+def members() -> tuple[list[Identity], Roster]:
+    authority = Authority.create("tests")
+    return (
+        [authority.issue(f"device-{i}") for i in range(12)],
+        Roster.of_authority(authority.certificate_pem),
+    )
+
+
+@pytest.fixture
+def grid(members) -> Callable[..., DirectGrid]:
+    identities, roster = members
+
+    def make(
+        clients: int = 6,
+        secure: bool = True,
+        floors: ClientFloors | None = None,
+        app: Callable[[int, list[Any]], ClientApp] = client,
+    ) -> DirectGrid:
+        apps = {}
+        for i in range(clients):
+            participant = Participant(identities[i], roster, floors or ClientFloors())
+            mods = [SecureAggregationMod(lambda context, p=participant: p)] if secure else []
+            apps[100 + i] = app(i, mods)
+        return DirectGrid(apps)
+
+    return make
+
+
+@pytest.fixture
+def initial() -> ArrayRecord:
+    rng = np.random.default_rng(5)
+    shapes = [(7, 4), (4,), (4, 1), (1,)]
+    return ArrayRecord([rng.normal(0, 0.5, shape).astype(np.float32) for shape in shapes])
