@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import FederationError
+from lepton_flwr.runs.settings import resolve
 from simulations import loopback
 from simulations.federation import launch, up
 from simulations.loopback import Federation, environment
@@ -247,7 +247,7 @@ def test_a_lost_node_is_named_and_a_lost_superlink_ends_all(app, tmp_path, tempo
 @pytest.mark.slow
 def test_the_real_app_trains_a_round_on_three_nodes(tmp_path, temporary, marked):
     console = io.StringIO()
-    folder = up(RunConfig.build({"scenario": "smoke", "rounds": 1}), 3, tmp_path, console=console)
+    folder = up(resolve("smoke", rounds=1), 3, tmp_path, console=console)
     assert folder.parent == tmp_path
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["clients"], summary["rounds"], summary["survivors_min"]) == (3, 1, 3)
