@@ -1,6 +1,7 @@
 """Child processes that never outlive their parent's `with` block, nor do their own children."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -105,12 +106,14 @@ class Processes:
     def failure(self, name: str) -> FederationError:
         """The error of a process that has ended too early.
 
-        It names the exit code and the last line that speaks of an error, or else the last line.
+        It names the exit code and what the last error in the output says, or else the last line.
         """
         text = _COLOUR.sub("", self.output(name))
         stripped = (line.strip(" │╰╭─╮╯") for line in text.splitlines())
         lines = [line for line in stripped if line] or ["(it printed nothing)"]
-        reason = next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1])
+        at = next((i for i in reversed(range(len(lines))) if _ERROR.search(lines[i])), -1)
+        rest = itertools.takewhile(lambda line: "INFO" not in line, lines[at:])
+        reason = " ".join(itertools.islice(rest, 3)) or lines[-1]
         return FederationError(
             f"{name} ended with code {self._started[name].poll()}: {reason} (all of it: "
             f"{self.log(name)})"

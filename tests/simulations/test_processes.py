@@ -122,7 +122,8 @@ def test_a_second_interrupt_does_not_stop_the_clean_up(tmp_path):
 SPEAKING = """
     print("Error: an older one")
     print("│ \\x1b[91mERROR \\x1b[0m: port in use │")
-    print("goodbye")
+    print("by others")
+    print("INFO : goodbye")
     raise SystemExit(3)
 """
 
@@ -133,7 +134,7 @@ def test_a_failure_is_one_line_with_the_code_and_the_last_error(tmp_path):
         with pytest.raises(FederationError) as caught:
             processes.finish("mine")
     message = str(caught.value)
-    assert message.startswith("mine ended with code 3: ERROR : port in use (")
+    assert message.startswith("mine ended with code 3: ERROR : port in use by others (")
     assert str(tmp_path / "mine.log") in message
     assert "\n" not in message
 
