@@ -31,11 +31,14 @@ def flat(model):
     return np.concatenate([w.ravel() for w in model.get_weights()]).astype(np.float64)
 
 
-class Silent:
-    """Stands in for the noise where a test needs the sum alone."""
+class Constant:
+    """Stands in for the noise where a test must know every draw."""
+
+    def __init__(self, value):
+        self.value = value
 
     def standard_normal(self, shape, dtype):
-        return np.zeros(shape, dtype)
+        return np.full(shape, self.value, dtype)
 
 
 def test_a_step_is_the_clipped_sum_over_the_expected_batch_size():
@@ -47,10 +50,20 @@ def test_a_step_is_the_clipped_sum_over_the_expected_batch_size():
     chosen = poisson_sample(CipherStream(bytes(32)), 60, q)
     mask = np.ones(chosen.size, np.float32)
     sums = [s.numpy() for s in engine.clipped_sum(x[chosen], y[chosen], mask, clip)]
-    trainer = PrivateTrainer(model, RecordPrivacy(clip, 1.0, q), noise=Silent(), sampling=stream)
+    trainer = PrivateTrainer(
+        model, RecordPrivacy(clip, 1.0, q), noise=Constant(0.0), sampling=stream
+    )
     trainer.fit(x, y, steps=1)
     for b, s, v in zip(before, sums, model.trainable_variables, strict=True):
         np.testing.assert_allclose(v.numpy(), b - s / (q * 60), rtol=1e-5, atol=1e-7)
+
+
+def test_a_draw_enters_the_update_times_multiplier_and_clip_once():
+    model, (x, y) = new_model(), data()
+    x[:] = np.nan
+    before = flat(model)
+    PrivateTrainer(model, RecordPrivacy(0.7, 1.3, 0.5), noise=Constant(2.0)).fit(x, y, steps=1)
+    np.testing.assert_allclose(before - flat(model), 0.7 * 1.3 * 2.0 / (0.5 * 60), rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", ["all NaN", "none sampled"])
