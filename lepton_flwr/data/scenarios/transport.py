@@ -24,7 +24,7 @@ _DESTINATIONS = """
 # Public bounds: the calendar, the published network, New York's weather in imperial units.
 SCHEMA = Schema(
     (
-        Category("month", tuple(range(1, 13))),
+        Category("week", tuple(range(53))),
         Category("weekday", tuple(range(7))),
         Category("hour", tuple(range(24))),
         Cycle("departure_minute", 24 * 60),
@@ -66,7 +66,9 @@ def columns(flights: Any) -> dict[str, Any]:
     first = (january.astype(np.int64) * 12 + month - 1).astype("datetime64[M]")
     date = first.astype("datetime64[D]") + (day - 1)
     table["weekday"] = (date.astype(np.int64) + 3) % 7  # day 0 was a Thursday; Monday is 0
-    table["day_of_year"] = (date - january.astype("datetime64[D]")).astype(np.int64) + 1
+    day_of_year = (date - january.astype("datetime64[D]")).astype(np.int64)
+    table["day_of_year"] = day_of_year + 1
+    table["week"] = day_of_year // 7
     table["departure_minute"] = flights["hour"] * 60 + flights["minute"]
     table["precip_hundredths"] = flights["precip"] * 100
     return table
@@ -104,5 +106,8 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"data": {"min_rows": 1000}, "train": {"learning_rate": 3.0}},
+    defaults={
+        "data": {"min_rows": 1000},
+        "train": {"optimizer": "adam", "learning_rate": 0.01, "sampling_probability": 0.05},
+    },
 )

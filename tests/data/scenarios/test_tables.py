@@ -16,7 +16,7 @@ TABLES = {
     "credit": (4428, 5, 29, (0.718, 0.282), (2, 4)),
     "ads": (5822, 10, 93, (0.940, 0.060), (2, 4)),
     "customers": (14318, 16, 18, (0.06, 0.20, 0.12, 0.19, 0.43), (1, 3)),
-    "transport": (325_041, 29, 185, (0.763, 0.237), (2, 5)),
+    "transport": (325_041, 29, 226, (0.763, 0.237), (2, 5)),
 }
 OUTCOME = {
     "smoke": {"target"},
@@ -138,7 +138,8 @@ def test_transport_reads_nothing_known_after_the_scheduled_departure():
     )
     assert first["weekday=1"] == 1  # 1 January 2013 was a Tuesday
     assert second["weekday=1"] == 1  # and so was 31 December
-    assert first["month=1"] == first["hour=6"] == first["carrier=UA"] == first["dest=LAX"] == 1
+    assert first["week=0"] == first["hour=6"] == first["carrier=UA"] == first["dest=LAX"] == 1
+    assert second["week=52"] == 1
     assert sum(v for n, v in second.items() if n.startswith("carrier=")) == 0
     assert second["temp missing"] == second["pressure missing"] == second["wind_gust missing"] == 1
     assert second["wind_dir sin"] == second["wind_dir cos"] == 0
