@@ -58,5 +58,12 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"train": {"hidden_units": []}},
+    defaults={
+        "train": {
+            "hidden_units": [],
+            "learning_rate": 3.0,
+            "local_steps": 10,
+            "sampling_probability": 0.1,
+        }
+    },
 )

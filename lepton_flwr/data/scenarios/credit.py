@@ -53,4 +53,12 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
+    defaults={
+        "train": {
+            "hidden_units": [],
+            "learning_rate": 1.0,
+            "local_steps": 30,
+            "sampling_probability": 0.1,
+        }
+    },
 )

@@ -48,5 +48,13 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"data": {"min_rows": 40}},
+    defaults={
+        "data": {"min_rows": 40},
+        "train": {
+            "hidden_units": [],
+            "learning_rate": 3.0,
+            "local_steps": 10,
+            "sampling_probability": 0.1,
+        },
+    },
 )

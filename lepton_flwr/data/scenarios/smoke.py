@@ -61,5 +61,14 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"rounds": 3, "data": {"partition": "dirichlet", "alpha": 1.0, "min_rows": 30}},
+    defaults={
+        "rounds": 3,
+        "data": {"partition": "dirichlet", "alpha": 1.0, "min_rows": 30},
+        "train": {
+            "hidden_units": [],
+            "learning_rate": 1.0,
+            "local_steps": 10,
+            "sampling_probability": 0.1,
+        },
+    },
 )
