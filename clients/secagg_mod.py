@@ -20,7 +20,7 @@ from flwr.app import (
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import log
 
-from lepton_flwr.errors import LeptonError, PolicyError
+from lepton_flwr.errors import DataError, LeptonError, PolicyError
 from lepton_flwr.privacy.clipping import clip_l2
 from lepton_flwr.secagg.client import ClientSession, Members, Signer
 from lepton_flwr.secagg.content import content_digest
@@ -81,6 +81,10 @@ class SecureAggregationMod:
         """Answer one message; an error becomes a reply that names its class and no data."""
         try:
             return self._answer(message, context, call_next)
+        except DataError as error:
+            # Its text may count rows or name a file of this device.
+            log(ERROR, "%s", error)
+            reason = "DataError: this device's data cannot be used; see the log on the device"
         except LeptonError as error:
             reason = f"{type(error).__name__}: {error}"
         except Exception as error:

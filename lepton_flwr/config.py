@@ -185,7 +185,7 @@ class DPConfig:
     client: ClientDPConfig = field(default_factory=ClientDPConfig)
 
     def __post_init__(self) -> None:
-        check.finite("dp.delta", self.delta, above=0, below=1)
+        check.finite("dp.delta", self.delta, at_least=1e-11, below=1)
 
 
 @dataclass(frozen=True)

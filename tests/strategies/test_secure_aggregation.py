@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import (
     FedYogi,
 )
 
-from lepton_flwr.errors import ConfigError, FederationError, PrivacyError
+from lepton_flwr.errors import ConfigError, DataError, FederationError, PrivacyError
 from lepton_flwr.secagg.encoding import Kind, Segment
 from lepton_flwr.secagg.parameters import ClientFloors
 from strategies.secure_aggregation import SecureAggregation
@@ -199,13 +199,16 @@ class TestFailures:
 
         return make
 
-    def test_the_text_of_a_clients_exception_stays_on_the_device(self, grid, members, initial):
-        some = grid(app=self.failing(ValueError("patient 4711 has NaN")))
+    @pytest.mark.parametrize("error", [ValueError, DataError])
+    def test_the_text_of_a_clients_exception_stays_on_the_device(
+        self, grid, members, initial, error
+    ):
+        some = grid(app=self.failing(error("patient 4711 has NaN")))
         sessions = []
         run(some, members, initial, rounds=1, sessions=sessions)
         reasons = [reply.error.reason for reply in some.replies if reply.has_error()]
         assert reasons
-        assert all("4711" not in reason and "ValueError" in reason for reason in reasons)
+        assert all("4711" not in reason and error.__name__ in reason for reason in reasons)
         assert sessions[0][0].skipped
 
     def test_a_floor_above_the_servers_wish_refuses_the_session(self, grid, members, initial):
