@@ -28,6 +28,8 @@ SIGNATURE_BYTES = 64
 KEY_FILE = "identity.pem"
 CERTIFICATE_FILE = "identity.crt"
 _CACHE_LABEL = "lepton/roster-entry/v1"
+# DER: BIT STRING of 65 bytes, none of whose bits are unused.
+_SIGNATURE_HEADER = b"\x03\x41\x00"
 
 
 class NotOnRosterError(PrivacyError):
@@ -221,6 +223,9 @@ class Roster:
         except (ValueError, x509.InvalidVersion):
             raise CertificateError("certificate: expected an X.509 certificate in DER") from None
         key = _certified_key(certificate)
+        # The parser ignores the count of unused bits before the signature: one encoding only.
+        if not der.endswith(_SIGNATURE_HEADER + certificate.signature):
+            raise CertificateError("certificate: expected DER, whose signature has no unused bits")
         constraints, usage = _constraints(certificate)
         if (constraints is not None and constraints.ca) or (usage and usage.key_cert_sign):
             raise CertificateError("certificate of an authority: expected a device's")
