@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -73,8 +74,12 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
         except BaseException as error:
             failures.append(error)
 
-    with _interrupt_sets(stop), _quiet(debug):
-        _run(server_app, client_app, len(data.clients), debug)
+    try:
+        with _quiet(debug):
+            _run(server_app, client_app, len(data.clients), stop, debug)
+    except BaseException:
+        folder.discard_unused()
+        raise
     if failures:
         if isinstance(failures[0], RunInterruptedError):
             raise RunInterrupted(folder.path) from None
@@ -84,32 +89,44 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
     return folder.path
 
 
-def _run(server_app: object, client_app: object, clients: int, debug: bool) -> None:
+def _run(
+    server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
+) -> None:
     """Start the engine, and end it with every process it started."""
+    with contextlib.nullcontext() if debug else _silent_stderr():
+        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
     import ray
     from flwr.simulation import run_simulation
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run_simulation(
-                server_app,
-                client_app,
-                num_supernodes=clients,
-                backend_config={
-                    "init_args": {
-                        "num_cpus": cores,
-                        "include_dashboard": False,
-                        "log_to_driver": debug,
-                        "logging_level": logging.INFO if debug else logging.ERROR,
-                    },
-                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                },
-                verbose_logging=debug,
+            # Before Flower does, for Ray sets signal handlers of its own.
+            ray.init(
+                address="local",
+                num_cpus=_cores(),
+                include_dashboard=False,
+                log_to_driver=debug,
+                logging_level=logging.INFO if debug else logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
             )
+            with _interrupt_sets(stop):
+                run_simulation(
+                    server_app,
+                    client_app,
+                    num_supernodes=clients,
+                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+                    verbose_logging=debug,
+                )
     finally:
         ray.shutdown()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -130,6 +147,20 @@ def _interrupt_sets(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, action in former.items():
             signal.signal(number, action)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what native code writes to standard error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ class RunFolder:
         try:
             self._write_config(config)
         except BaseException:
-            self._remove_unused()
+            self.discard_unused()
             raise
 
     def run_started(self, start: RunStart) -> None:
@@ -105,7 +105,7 @@ class RunFolder:
             OutputError: no space, or no permission.
         """
         if self._start is None:
-            self._remove_unused()
+            self.discard_unused()
             return
         seconds = time.monotonic() - self._began
         history = History(self._start, tuple(self._records), end, seconds)
@@ -127,8 +127,10 @@ class RunFolder:
     def _config_text(config: RunConfig) -> str:
         return tomli_w.dumps(config.to_dict())
 
-    def _remove_unused(self) -> None:
-        """Remove what the constructor made; another's file, such as a ledger, stays."""
+    def discard_unused(self) -> None:
+        """Remove what the constructor made, if no run started; another's file stays."""
+        if self._start is not None:
+            return
         (self.path / "config.toml").unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()

@@ -20,8 +20,8 @@ class ModelSpec:
     """A model, as the server describes it to devices. Bounded, since it comes from outside.
 
     Attributes:
-        kind: "mlp" (dense layers with tanh, which suits clipped gradients better than ReLU:
-            Papernot et al. 2020) or "cnn" (the MNIST tutorial network of tensorflow-privacy).
+        kind: "mlp" (dense layers with ReLU) or "cnn" (the MNIST tutorial network of
+            tensorflow-privacy).
         input_shape: shape of one example, one to three dimensions; the CNN takes
             (height, width, channels).
         num_classes: 2 gives one logit, more give one logit each.
@@ -121,9 +121,7 @@ def build(spec: ModelSpec, seed: int) -> Any:
         return keras.initializers.GlorotUniform(seed=next(seeds))
 
     stack = [keras.Input(spec.input_shape)]
-    activation = "tanh"
     if spec.kind == "cnn":
-        activation = "relu"
         for filters, kernel, padding in ((16, 8, "same"), (32, 4, "valid")):
             stack += [
                 layers.Conv2D(
@@ -131,7 +129,7 @@ def build(spec: ModelSpec, seed: int) -> Any:
                     kernel,
                     strides=2,
                     padding=padding,
-                    activation=activation,
+                    activation="relu",
                     kernel_initializer=weights(),
                 ),
                 layers.MaxPool2D(2, 1),
@@ -139,7 +137,7 @@ def build(spec: ModelSpec, seed: int) -> Any:
     if len(spec.input_shape) > 1:
         stack.append(layers.Flatten())
     for units in spec.hidden_units:
-        stack.append(layers.Dense(units, activation, kernel_initializer=weights()))
+        stack.append(layers.Dense(units, "relu", kernel_initializer=weights()))
     stack.append(layers.Dense(spec.num_outputs, kernel_initializer=weights()))
     return keras.Sequential(stack)
 

@@ -109,5 +109,6 @@ SCENARIO = Scenario(
     defaults={
         "data": {"min_rows": 1000},
         "train": {"optimizer": "adam", "learning_rate": 0.01, "sampling_probability": 0.05},
+        "dp": {"record": {"l2_norm_clip": 4.0}},
     },
 )
