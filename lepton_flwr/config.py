@@ -62,6 +62,30 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """What a server must know of rows that only devices have; unset, the scenario's data says it.
+
+    Attributes:
+        input_shape: shape of one row.
+        num_classes: number of classes.
+    """
+
+    input_shape: tuple[int, ...] = ()
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        for size in self.input_shape:
+            check.integer("model.input_shape", size, at_least=1)
+        check.integer("model.num_classes", self.num_classes, at_least=0)
+        if bool(self.input_shape) != (self.num_classes >= 2):
+            raise ConfigError(
+                f"model.input_shape={list(self.input_shape)}, "
+                f"model.num_classes={self.num_classes}: expected both, with 2 classes or more, "
+                "or neither"
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What a client does in one round.
 
@@ -207,6 +231,7 @@ class RunConfig:
     evaluate_every: int = 1
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     secagg: SecAggConfig = field(default_factory=SecAggConfig)
     dp: DPConfig = field(default_factory=DPConfig)
@@ -217,11 +242,7 @@ class RunConfig:
         check.integer("rounds", self.rounds, at_least=1)
         check.integer("evaluate_every", self.evaluate_every, at_least=1)
         check.integer("seed", self.seed, at_least=0, at_most=2**31 - 1)
-        if (
-            self.dp.client.enabled
-            and self.clients is not None
-            and self.secagg.min_survivors > self.clients
-        ):
+        if self.clients is not None and self.secagg.min_survivors > self.clients:
             raise ConfigError(
                 f"secagg.min_survivors={self.secagg.min_survivors}: expected at most the "
                 f"{self.clients} clients"

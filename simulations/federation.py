@@ -43,20 +43,21 @@ def up(
     from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import new_folder
     from simulations.app_bundle import assemble
-    from strategies.federate import with_floor
+    from strategies.server_app import with_data
 
-    config = with_floor(replace(config, clients=nodes))
-    data = scenarios.get(config.scenario).load(config).clients
-    if len(data) != nodes:
+    data = scenarios.get(config.scenario).load(replace(config, clients=nodes))
+    if len(data.clients) != nodes:
         raise FederationError(
-            f"scenario {config.scenario} has {len(data)} clients: expected the {nodes} nodes"
+            f"scenario {config.scenario} has {len(data.clients)} clients: expected {nodes}, "
+            "one for each node"
         )
+    config = with_data(config, data)
     run_folder = new_folder(out, config.scenario).resolve()
     with tempfile.TemporaryDirectory(prefix="lepton-") as name:
         temporary = Path(name).resolve()
         devices = provision(
             temporary / "devices",
-            data,
+            data.clients,
             min_survivors=config.secagg.min_survivors,
         )
         config_file = temporary / "config.toml"

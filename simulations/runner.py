@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -56,12 +55,11 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
     from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import RunInterrupted
     from strategies.exchange import RunInterruptedError
-    from strategies.federate import with_floor
-    from strategies.server_app import describe_model, observers, serve
+    from strategies.server_app import observers, serve, with_data
 
     data = scenarios.get(config.scenario).load(config)
-    config = with_floor(replace(config, clients=len(data.clients)))
-    folder, observer = observers(config, describe_model(config, data), out=out)
+    config = with_data(config, data)
+    folder, observer = observers(config, out=out)
     server_app = ServerApp()
     stop = threading.Event()
     failures: list[BaseException] = []

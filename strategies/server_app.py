@@ -17,7 +17,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.config import ModelConfig, RunConfig, nest
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
@@ -38,9 +38,10 @@ SIMULATED = "simulated"
 
 
 def observers(
-    config: RunConfig, model: ModelSpec, *, out: Path | None = None, folder: Path | None = None
+    config: RunConfig, *, out: Path | None = None, folder: Path | None = None
 ) -> tuple[RunFolder, RunObserver]:
-    """A run folder below `out`, or `folder` itself, and a progress display."""
+    """A run folder below `out`, or `folder` itself, and with it a progress display."""
+    model = describe_model(config)
 
     def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
         network = build(model, 0)
@@ -51,10 +52,17 @@ def observers(
     return kept, Observers([kept, ProgressBar()])
 
 
-def describe_model(config: RunConfig, data: FederatedData) -> ModelSpec:
-    """The model that a scenario's data calls for."""
+def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
+    """Fill in what the data says: the clients, the rows' shape and the classes."""
+    model = ModelConfig(data.input_shape, data.num_classes)
+    return with_floor(replace(config, clients=len(data.clients), model=model))
+
+
+def describe_model(config: RunConfig) -> ModelSpec:
+    """The model of a configuration whose `model` is set."""
     kind = scenarios.get(config.scenario).model
-    return ModelSpec(kind, data.input_shape, data.num_classes, config.train.hidden_units)
+    shape, classes = config.model.input_shape, config.model.num_classes
+    return ModelSpec(kind, shape, classes, config.train.hidden_units)
 
 
 def serve(  # noqa: PLR0917
@@ -67,9 +75,7 @@ def serve(  # noqa: PLR0917
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes."""
     with _devices(run_id, config, data) as roster:
-        title = scenarios.get(config.scenario).title
-        model = describe_model(config, data)
-        federate(grid, Federation(config, model, roster, title), observer, stop)
+        federate(grid, _federation(config, roster), observer, stop)
 
 
 @contextmanager
@@ -92,24 +98,36 @@ def main(grid: Grid, context: Context) -> None:
     own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED)}
     config = _settings(values, own[CONFIG_FILE])
     out = Path(str(own[OUT])) if own[OUT] else None
-    simulated = own[SIMULATED] is not False
-    if simulated:
-        config = replace(config, clients=len(_wait_for_any(grid)))
-    data = scenarios.get(config.scenario).load(config)
-    config = with_floor(replace(config, clients=len(data.clients)))
-    model = describe_model(config, data)
-    if simulated:
-        _, observer = observers(config, model, out=out)
+    if own[SIMULATED] is not False:
+        data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
+        config = with_data(config, data)
+        _, observer = observers(config, out=out)
         serve(grid, context.run_id, config, data, observer)
         return
     if not own[ROSTER]:
         raise ConfigError(
             f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
         )
-    roster = Roster.of_authority(Path(str(own[ROSTER])).read_bytes())
-    _, observer = observers(config, model, folder=out)
+    roster = Roster.of_authority(_read(Path(str(own[ROSTER]))))
+    if not config.model.input_shape:
+        config = with_data(config, scenarios.get(config.scenario).load(config))
+    if config.clients is None:
+        config = replace(config, clients=_count_nodes(grid))
+    config = with_floor(config)
+    _, observer = observers(config, folder=out)
+    federate(grid, _federation(config, roster), observer)
+
+
+def _federation(config: RunConfig, roster: Roster) -> Federation:
     title = scenarios.get(config.scenario).title
-    federate(grid, Federation(config, model, roster, title), observer)
+    return Federation(config, describe_model(config), roster, title)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{ROSTER}={str(path)!r}: {error.strerror}") from None
 
 
 def _settings(values: Mapping[str, Any], config_file: object) -> RunConfig:
@@ -119,11 +137,11 @@ def _settings(values: Mapping[str, Any], config_file: object) -> RunConfig:
     return RunConfig.build(scenario_defaults(values.get("scenario")), nest(values))
 
 
-def _wait_for_any(grid: Grid) -> list[int]:
-    """The nodes of a simulation, which are all there as soon as one is."""
+def _count_nodes(grid: Grid) -> int:
+    """How many nodes there are, as soon as there is one."""
     deadline = time.monotonic() + NODES_TIMEOUT
     while not (nodes := list(grid.get_node_ids())):
         if time.monotonic() > deadline:
             raise FederationError(f"no client came within {NODES_TIMEOUT:.0f} s")
         time.sleep(0.1)
-    return nodes
+    return len(nodes)
