@@ -1,0 +1,128 @@
+"""`lepton simulate` on the real engine, as a user starts it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ENVIRONMENT = {
+    **os.environ,
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+}
+
+
+def start(folder, *arguments):
+    """The command in a session of its own, so that its processes can be told from others'."""
+    command = [sys.executable, "-m", "lepton_flwr.cli", "simulate", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**ENVIRONMENT, "LEPTON_TEST_MARK": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def strays(folder):
+    """Processes that carry this test's mark in their environment."""
+    mark = f"LEPTON_TEST_MARK={folder}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    for process in strays(tmp_path):
+        os.kill(process, signal.SIGKILL)
+
+
+def gone(folder, seconds=20):
+    deadline = time.monotonic() + seconds
+    while strays(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return not strays(folder)
+
+
+def test_a_newcomers_run_ends_well_and_leaves_nothing_running(folder):
+    process = start(folder, "smoke", "--rounds", 2)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (run,) = (folder / "runs").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["rounds"], summary["survivors_min"]) == ("finished", 2, 5)
+    assert summary["epsilon_record"] <= 3
+    assert "report.html" in out
+    assert "round 2/2: AUC" in err
+    assert "Traceback" not in err
+    assert gone(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_in_round_3_keeps_the_rounds_before(folder, number):
+    process = start(folder, "smoke", "--rounds", 500)
+    seen = ""
+    while "round 3/500" not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("interrupted; the finished rounds are in ")
+    assert "Traceback" not in err
+    run = folder / last.rpartition(" ")[2]
+    with (run / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) >= 3
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    assert (run / "report.html").exists()
+    assert gone(folder)
+
+
+def test_a_budget_that_runs_out_ends_the_run_with_code_3(folder):
+    process = start(
+        folder, "smoke", "--rounds", 10, "--set", "dp.record.noise_multiplier=0.9",
+        "--set", "dp.record.epsilon=5",
+    )  # fmt: skip
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 3, err
+    assert err.strip().splitlines()[-1].startswith("error: round ")
+    (run,) = (folder / "runs").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "budget"
+    assert 1 <= summary["rounds"] < 10
+    assert summary["epsilon_record"] <= 5
+    assert gone(folder)
+
+
+def test_a_users_own_csv_by_a_column(folder):
+    rows = [f"{i % 50},{(i * 7) % 90},{i % 4},{int(i % 50 > 25)}" for i in range(1000)]
+    (folder / "mine.csv").write_text("\n".join(["age,weight,clinic,sick", *rows]) + "\n")
+    (folder / "run.toml").write_text(
+        'scenario = "csv"\nrounds = 2\n[data]\npath = "mine.csv"\nby = "clinic"\n'
+        "[data.ranges]\nage = [0, 100]\nweight = [0, 200]\n"
+        "[train]\nsampling_probability = 0.2\nlearning_rate = 0.5\n"
+    )
+    process = start(folder, "--config", "run.toml")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (run,) = (folder / "runs").iterdir()
+    assert json.loads((run / "summary.json").read_text())["clients"] == 4
