@@ -86,6 +86,7 @@ def test_a_run_learns_within_its_epsilon_and_leaves_its_folder(federation):
     assert expected <= {entry.name for entry in direct.folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit(federation):
     off = {"record": {"enabled": False}}
     one, _, _ = federation(dp=off, seed=3)
@@ -99,6 +100,7 @@ def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit(federation
     )
 
 
+@pytest.mark.slow
 def test_with_noise_the_same_seed_gives_another_model(federation):
     one, _, _ = federation(seed=3, rounds=1)
     two, _, _ = federation(seed=3, rounds=1)
@@ -118,6 +120,7 @@ def test_a_round_with_too_few_survivors_is_in_the_metrics_with_its_reason(federa
     assert float(rows[1]["epsilon_record"]) > float(rows[0]["epsilon_record"]) > 0
 
 
+@pytest.mark.slow
 def test_a_run_stops_before_the_round_that_would_exceed_its_epsilon(federation, tmp_path):
     # The noise is calibrated for 2 rounds; a run of 5 with it may train 2.
     _, _, summary = federation(rounds=2)
@@ -143,6 +146,7 @@ def test_a_stopped_run_keeps_its_finished_rounds(federation, tmp_path):
     assert (path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_client_level_privacy_is_accounted_and_stated(federation):
     client = {"client": {"enabled": True, "epsilon": 8.0}, "record": {"enabled": False}}
     _, rows, summary = federation(dp=client)
@@ -152,6 +156,7 @@ def test_client_level_privacy_is_accounted_and_stated(federation):
     assert float(rows[0]["epsilon_client"]) < float(rows[1]["epsilon_client"])
 
 
+@pytest.mark.slow
 def test_simulated_devices_are_gone_after_the_run(federation, tmp_path):
     federation(rounds=1)
     left = list(tmp_path.glob("lepton-*/run-*"))

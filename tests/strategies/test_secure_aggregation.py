@@ -1,6 +1,7 @@
 """Whole runs: real strategies, real client mods, no processes."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -145,9 +146,19 @@ def test_evaluation_comes_every_nth_round_and_at_the_end(grid, members, initial)
 
 def test_nothing_of_one_client_passes_the_grid(grid, members, initial):
     """Of a client's update, weight and metrics there is no trace in any reply or log."""
+    lines: list[str] = []
+    flower, handler = logging.getLogger("flwr"), logging.Handler(logging.DEBUG)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    flower.setLevel(logging.DEBUG)
+    flower.addHandler(handler)
     some = grid()
-    run(some, members, initial, rounds=2)
-    numbers = [100 + 37 * i for i in range(6)] + [10 + i for i in range(6)]
+    try:
+        run(some, members, initial, rounds=2)
+    finally:
+        flower.removeHandler(handler)
+    numbers = [100 + 37 * i for i in range(1, 6)] + [10 + i for i in range(6)]
+    assert any("aggregate_train" in line for line in lines)
+    assert not any(re.search(rf"(?<![\d.]){n}(?![\d.])", line) for line in lines for n in numbers)
     for reply in some.replies:
         assert not reply.has_error()
         assert not reply.content.metric_records
