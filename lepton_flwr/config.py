@@ -238,7 +238,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.clients is not None:
-            check.integer("clients", self.clients, at_least=3, at_most=128)
+            check.integer("clients", self.clients, at_least=3, at_most=10_000)
         check.integer("rounds", self.rounds, at_least=1)
         check.integer("evaluate_every", self.evaluate_every, at_least=1)
         check.integer("seed", self.seed, at_least=0, at_most=2**31 - 1)

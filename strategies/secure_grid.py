@@ -20,7 +20,7 @@ from lepton_flwr.privacy.mechanism import ClientLevelGaussian
 from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
 from lepton_flwr.secagg.errors import VectorError
-from lepton_flwr.secagg.graph import MAX_COMPLETE
+from lepton_flwr.secagg.graph import MAX_CLIENTS
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.wire import NUM_EXAMPLES, UPDATE
 from strategies.secure_session import Progress, SecureSession, SessionReport
@@ -165,8 +165,8 @@ class SecureGrid(Grid):
             report = SessionReport(purpose, len(messages))
             report.skipped = f"{len(messages)} clients in the cohort: expected at least {floor}"
             return self._finish(report, None)
-        if len(messages) > MAX_COMPLETE:
-            raise FederationError(f"{len(messages)} clients: expected at most {MAX_COMPLETE}")
+        if len(messages) > MAX_CLIENTS:
+            raise FederationError(f"{len(messages)} clients: expected at most {MAX_CLIENTS}")
         return self._sum(messages, purpose, min(timeout or np.inf, self._settings.timeout))
 
     def _sum(self, messages: list[Message], purpose: str, timeout: float) -> list[Message]:

@@ -111,8 +111,9 @@ class SecureSession:
         fields = server.close_masked().to_fields()
         self.report.survivors = server.num_survivors
         self._ask(Exchange.ATTEST, dict.fromkeys(server.survivors, fields), self._receive_signature)
-        fields = server.close_attestations().to_fields()
-        self._ask(Exchange.REVEAL, dict.fromkeys(server.signers, fields), self._receive_reveal)
+        asked = server.close_attestations()
+        reveals = {node: request.to_fields() for node, request in asked.items()}
+        self._ask(Exchange.REVEAL, reveals, self._receive_reveal)
         start = time.monotonic()
         total = server.close_reveals()
         self.report.seconds["aggregate"] = time.monotonic() - start

@@ -6,7 +6,7 @@ every later step is refused. Secrets live between steps in `to_fields`, and nowh
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lepton_flwr.crypto.digest import DIGEST_BYTES, field
@@ -32,9 +33,10 @@ from lepton_flwr.secagg.errors import (
     ThresholdError,
     VectorError,
 )
-from lepton_flwr.secagg.graph import MAX_COMPLETE, complete_threshold
+from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_HOLDERS, Graph, session_graph
 from lepton_flwr.secagg.masking import add_streams
 from lepton_flwr.secagg.messages import (
+    MAX_BITMAP_BYTES,
     NONCE_BYTES,
     Attestation,
     Fields,
@@ -96,7 +98,7 @@ class _Secrets:
     mask_secret: bytes = b""
     share_secret: bytes = b""
     self_seed: bytes = b""
-    # By participant: the share of its seed and of its mask key that this client holds.
+    # By participant whose shares this client holds: that of its seed and that of its mask key.
     held: tuple[tuple[bytes, bytes], ...] = ()
 
 
@@ -140,7 +142,8 @@ class ClientSession:
     Guarantee: whatever the server and up to a third of the clients do, the client gives out for
     each other participant at most one of (share of its seed, share of its mask key), only after
     the threshold of participants signed the same survivors, and nothing that depends on its vector
-    but one masked copy of it.
+    but one masked copy of it. On a sparse graph the threshold is one of neighbours, and up to a
+    tenth of the clients may be corrupt; see `degree` for what that leaves.
     """
 
     def __init__(
@@ -159,7 +162,9 @@ class ClientSession:
         self._record = b""
         self._sid = b""
         self._index = -1
-        self._publics: tuple[tuple[bytes, bytes, bytes], ...] = ()
+        self._count = 0
+        # By index, of this client and its neighbours: long-term, share and mask public keys.
+        self._publics: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._participants: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
 
@@ -226,19 +231,26 @@ class ClientSession:
                 f"{count} key records: expected {self.config.floor(count)} to "
                 f"{self.config.layout.num_clients}"
             )
-        self._publics = tuple(self._check_record(record) for record in records)
-        members = [public for public, _, _ in self._publics]
+        publics = [self._check_record(record) for record in records]
+        members = [public for public, _, _ in publics]
         if any(a >= b for a, b in itertools.pairwise(members)):
             raise KeyRecordError("key records: expected each member once, by public key")
         for column, name in ((1, "share"), (2, "mask")):
-            if len({publics[column] for publics in self._publics}) != count:
+            if len({keys_of_one[column] for keys_of_one in publics}) != count:
                 raise KeyRecordError(f"two records hold the same {name} key")
         digests = [record.digest() for record in records]
         if self._record not in digests:
             raise KeyRecordError("this client's own key record is missing or altered")
         self._index = digests.index(self._record)
         self._sid = session_id(self.config, self.content_hash, digests)
+        self._count = count
+        near = sorted({self._index, *self._graph.holders(self._index)})
+        self._publics = {i: publics[i] for i in near}
         return self._deal()
+
+    @property
+    def _graph(self) -> Graph:
+        return session_graph(self._sid, self._count)
 
     def _check_record(self, record: KeyRecord) -> tuple[bytes, bytes, bytes]:
         signed = keys_digest(
@@ -251,25 +263,23 @@ class ClientSession:
         return member, record.share_public, record.mask_public
 
     def _deal(self) -> ShareBundle:
-        count = len(self._publics)
-        points = range(1, count + 1)
-        threshold = complete_threshold(count)
+        holders = self._graph.holders(self._index)
+        points, threshold = range(1, len(holders) + 1), self._graph.threshold
         self._secrets.self_seed = os.urandom(shamir.SECRET_BYTES)
         seed_shares = shamir.split(self._secrets.self_seed, threshold, points)
         key_shares = shamir.split(self._secrets.mask_secret, threshold, points)
+        secret = keys.private_key(self._secrets.share_secret)
         ciphertexts = []
-        for other, (_, share_public, _) in enumerate(self._publics):
-            if other == self._index:
+        for holder, *pair in zip(holders, seed_shares, key_shares, strict=True):
+            if holder == self._index:
+                self._secrets.held = ((pair[0], pair[1]),)
                 continue
-            key = keys.share_key(
-                self._secrets.share_secret, share_public, self._sid, self._index, other
-            )
+            public = self._publics[holder][1]
+            key = keys.share_key(secret, public, self._sid, self._index, holder)
             # The key serves this one message; a random nonce costs nothing beside it.
             nonce = os.urandom(GCM_NONCE_BYTES)
-            plain = seed_shares[other] + key_shares[other]
-            sealed = AESGCM(key).encrypt(nonce, plain, self._associated(self._index, other))
-            ciphertexts.append(nonce + sealed)
-        self._secrets.held = ((seed_shares[self._index], key_shares[self._index]),)
+            plain, associated = b"".join(pair), self._associated(self._index, holder)
+            ciphertexts.append(nonce + AESGCM(key).encrypt(nonce, plain, associated))
         return ShareBundle(tuple(ciphertexts))
 
     def _associated(self, sender: int, receiver: int) -> bytes:
@@ -282,42 +292,53 @@ class ClientSession:
         Raises:
             ModelMismatchError: the content is not what the session was opened for.
             SurvivorError: the participants are no subset, or lack this client.
-            ThresholdError: fewer of them than the floor.
+            ThresholdError: fewer of them than the floor, or of its neighbours than the threshold.
             ShareError: a share cannot be opened.
         """
         if content_hash != self.content_hash:
             raise ModelMismatchError(
                 "the model or its settings are not those that this session was opened for"
             )
-        count = len(self._publics)
-        participants = self._subset(request.participants, frozenset(range(count)))
-        others = [i for i in participants if i != self._index]
+        participants = self._subset(request.participants, frozenset(range(self._count)))
+        holders = self._holders_among(participants)
+        others = [i for i in holders if i != self._index]
         if len(request.ciphertexts) != len(others):
             raise MessageError(
-                f"{len(request.ciphertexts)} shares: expected {len(others)}, one of each other"
+                f"{len(request.ciphertexts)} shares: expected {len(others)}, one of each neighbour"
             )
         sealed = dict(zip(others, request.ciphertexts, strict=True))
-        own = self._secrets.held[0]
+        secret = keys.private_key(self._secrets.share_secret)
+        own = self._secrets.held
         self._secrets.held = tuple(
-            own if i == self._index else self._open(i, sealed[i]) for i in participants
+            own[0] if i == self._index else self._open(secret, i, sealed[i]) for i in holders
         )
         self._participants = participants
 
+    def _holders_among(self, indices: Iterable[int]) -> list[int]:
+        """Those whose shares this client holds, and they its own."""
+        among = set(indices)
+        return [i for i in self._graph.holders(self._index) if i in among]
+
     def _subset(self, bitmap: bytes, of: frozenset[int]) -> tuple[int, ...]:
-        indices = from_bitmap(bitmap, len(self._publics))
+        indices = from_bitmap(bitmap, self._count)
         if indices is None or not indices <= of:
             raise SurvivorError("survivors: expected a subset of the clients that took part before")
         if self._index not in indices:
             raise SurvivorError("survivors: this client answered and is not in the list")
-        floor = self.config.floor(len(self._publics))
+        floor = self.config.floor(self._count)
         if len(indices) < floor:
             raise ThresholdError(f"{len(indices)} survivors: expected at least {floor}")
+        near = len(self._holders_among(indices))
+        if near < self._graph.threshold:
+            raise ThresholdError(
+                f"{near} survivors among this client's neighbours: expected at least "
+                f"{self._graph.threshold}"
+            )
         return tuple(sorted(indices))
 
-    def _open(self, sender: int, sealed: bytes) -> tuple[bytes, bytes]:
-        key = keys.share_key(
-            self._secrets.share_secret, self._publics[sender][1], self._sid, sender, self._index
-        )
+    def _open(self, secret: X25519PrivateKey, sender: int, sealed: bytes) -> tuple[bytes, bytes]:
+        public = self._publics[sender][1]
+        key = keys.share_key(secret, public, self._sid, sender, self._index)
         nonce, body = sealed[:GCM_NONCE_BYTES], sealed[GCM_NONCE_BYTES:]
         try:
             plain = AESGCM(key).decrypt(nonce, body, self._associated(sender, self._index))
@@ -341,12 +362,11 @@ class ClientSession:
         if vector.dtype != np.uint32 or vector.shape != expected:
             raise VectorError(f"vector of {vector.dtype}{vector.shape}: expected uint32{expected}")
         masks = [(keys.self_key(self._secrets.self_seed, self._sid, self._index), 1)]
-        for other in self._participants:
+        secret = keys.private_key(self._secrets.mask_secret)
+        for other in self._holders_among(self._participants):
             if other != self._index:
                 public = self._publics[other][2]
-                key = keys.pair_key(
-                    self._secrets.mask_secret, public, self._sid, self._index, other
-                )
+                key = keys.pair_key(secret, public, self._sid, self._index, other)
                 masks.append((key, 1 if other > self._index else -1))
         vector = np.ascontiguousarray(vector)
         add_streams(vector, masks)
@@ -360,26 +380,32 @@ class ClientSession:
 
         Raises:
             SurvivorError: it is no subset of those who started, or lacks this client.
-            ThresholdError: fewer of them than the floor.
+            ThresholdError: fewer of them than the floor, or of its neighbours than the threshold.
         """
         self._survivors = self._subset(request.survivors, frozenset(self._participants))
         return Attestation(self._signer.sign(self._attested()))
 
     def _attested(self) -> bytes:
-        bitmap = to_bitmap(self._survivors, len(self._publics))
+        bitmap = to_bitmap(self._survivors, self._count)
         return attestation_digest(self._sid, bitmap)
 
     @_step(Stage.ATTESTED, Stage.CLOSED)
     def reveal(self, request: RevealRequest) -> Reveal:
         """E4: when enough survivors signed the same list, give out one share for each participant.
 
+        On a sparse graph, enough of its neighbours, and for each of them.
+
         Raises:
-            AttestationError: a signature is wrong or not a survivor's, or there are too few.
+            AttestationError: a signature is wrong or not a surviving holder's of this client's
+                shares, or there are too few.
         """
         signers = set(request.signers)
-        needed = complete_threshold(len(self._publics))
-        if len(signers) != len(request.signers) or not signers <= set(self._survivors):
-            raise AttestationError("signatures: expected one of each, of survivors only")
+        needed = self._graph.threshold
+        allowed = set(self._holders_among(self._survivors))
+        if len(signers) != len(request.signers) or not signers <= allowed:
+            raise AttestationError(
+                "signatures: expected one of each, of survivors among this client's neighbours only"
+            )
         if len(signers) < needed:
             raise AttestationError(f"{len(signers)} signatures: expected at least {needed}")
         message = self._attested()
@@ -395,7 +421,7 @@ class ClientSession:
             tuple(
                 seed_share if i in survivors else key_share
                 for i, (seed_share, key_share) in zip(
-                    self._participants, self._secrets.held, strict=True
+                    self._holders_among(self._participants), self._secrets.held, strict=True
                 )
             )
         )
@@ -415,11 +441,13 @@ class ClientSession:
             "record": self._record,
             "sid": self._sid,
             "index": self._index,
-            "members": [member for member, _, _ in self._publics],
-            "share-publics": [share for _, share, _ in self._publics],
-            "mask-publics": [mask for _, _, mask in self._publics],
-            "participants": list(self._participants),
-            "survivors": list(self._survivors),
+            "count": self._count,
+            "near": list(self._publics),
+            "members": [member for member, _, _ in self._publics.values()],
+            "share-publics": [share for _, share, _ in self._publics.values()],
+            "mask-publics": [mask for _, _, mask in self._publics.values()],
+            "participants": to_bitmap(self._participants, self._count),
+            "survivors": to_bitmap(self._survivors, self._count),
             "mask-secret": secrets.mask_secret,
             "share-secret": secrets.share_secret,
             "self-seed": secrets.self_seed,
@@ -440,6 +468,7 @@ class ClientSession:
             {k.removeprefix(prefix): v for k, v in fields.items() if k.startswith(prefix)}
         )
         read = Reader({k: v for k, v in fields.items() if not k.startswith(prefix)})
+        near = MAX_HOLDERS + 1
         session = cls(request.config, request.content_hash, signer, members)
         stage = read.one("stage", str)
         if stage not in set(Stage):
@@ -448,16 +477,18 @@ class ClientSession:
         session._record = read.one("record", bytes, DIGEST_BYTES)
         session._sid = read.one("sid", bytes, (0, DIGEST_BYTES))
         session._index = read.one("index", int)
-        session._publics = tuple(
-            zip(
-                read.many("members", bytes, MAX_COMPLETE, keys.KEY_BYTES),
-                read.many("share-publics", bytes, MAX_COMPLETE, keys.KEY_BYTES),
-                read.many("mask-publics", bytes, MAX_COMPLETE, keys.KEY_BYTES),
-                strict=True,
-            )
+        session._count = read.one("count", int)
+        if not 0 <= session._count <= MAX_CLIENTS:
+            raise MessageError(f"count: expected 0 to {MAX_CLIENTS}")
+        publics = zip(
+            read.many("members", bytes, near, keys.KEY_BYTES),
+            read.many("share-publics", bytes, near, keys.KEY_BYTES),
+            read.many("mask-publics", bytes, near, keys.KEY_BYTES),
+            strict=True,
         )
-        session._participants = tuple(read.many("participants", int, MAX_COMPLETE))
-        session._survivors = tuple(read.many("survivors", int, MAX_COMPLETE))
+        session._publics = dict(zip(read.many("near", int, near), publics, strict=True))
+        session._participants = session._indices(read, "participants")
+        session._survivors = session._indices(read, "survivors")
         size = shamir.SHARE_BYTES
         session._secrets = _Secrets(
             mask_secret=read.one("mask-secret", bytes, (0, keys.KEY_BYTES)),
@@ -465,8 +496,14 @@ class ClientSession:
             self_seed=read.one("self-seed", bytes, (0, keys.KEY_BYTES)),
             held=tuple(
                 (pair[:size], pair[size:])
-                for pair in read.many("held", bytes, MAX_COMPLETE, 2 * size)
+                for pair in read.many("held", bytes, MAX_HOLDERS, 2 * size)
             ),
         )
         read.end()
         return session
+
+    def _indices(self, read: Reader, name: str) -> tuple[int, ...]:
+        indices = from_bitmap(read.one(name, bytes, (0, MAX_BITMAP_BYTES)), self._count)
+        if indices is None:
+            raise MessageError(f"{name}: expected a bitmap of {self._count} clients")
+        return tuple(sorted(indices))

@@ -16,15 +16,22 @@ SELF_LABEL = "lepton/secagg/self-mask/v1"
 
 def public_key(secret: bytes) -> bytes:
     """The 32-byte X25519 public key of a 32-byte secret key."""
-    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+    return private_key(secret).public_key().public_bytes_raw()
 
 
-def share_key(secret: bytes, public: bytes, sid: bytes, sender: int, receiver: int) -> bytes:
+def private_key(secret: bytes) -> X25519PrivateKey:
+    """The X25519 key of 32 secret bytes, to agree with many others at the cost of one set-up."""
+    return X25519PrivateKey.from_private_bytes(secret)
+
+
+def share_key(
+    secret: X25519PrivateKey, public: bytes, sid: bytes, sender: int, receiver: int
+) -> bytes:
     """The AES-256 key under which `sender` sends its shares to `receiver`; used once."""
     return _derive(_agree(secret, public), SHARE_LABEL, sid, sender, receiver)
 
 
-def pair_key(secret: bytes, public: bytes, sid: bytes, i: int, j: int) -> bytes:
+def pair_key(secret: X25519PrivateKey, public: bytes, sid: bytes, i: int, j: int) -> bytes:
     """The mask key of the pair {i, j}: the same at both ends."""
     return _derive(_agree(secret, public), PAIR_LABEL, sid, min(i, j), max(i, j))
 
@@ -34,11 +41,9 @@ def self_key(seed: bytes, sid: bytes, i: int) -> bytes:
     return _derive(seed, SELF_LABEL, sid, i, i)
 
 
-def _agree(secret: bytes, public: bytes) -> bytes:
+def _agree(secret: X25519PrivateKey, public: bytes) -> bytes:
     try:
-        return X25519PrivateKey.from_private_bytes(secret).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
+        return secret.exchange(X25519PublicKey.from_public_bytes(public))
     except (ValueError, UnsupportedAlgorithm):
         # A point of small order would give a shared secret that the network knows.
         raise KeyRecordError("a public key is not a usable X25519 key") from None

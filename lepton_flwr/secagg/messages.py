@@ -12,7 +12,7 @@ from lepton_flwr.crypto.digest import DIGEST_BYTES, digest
 from lepton_flwr.errors import LeptonError
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.errors import MessageError
-from lepton_flwr.secagg.graph import MAX_COMPLETE
+from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_HOLDERS
 from lepton_flwr.secagg.keys import KEY_BYTES
 from lepton_flwr.secagg.parameters import SessionConfig
 
@@ -23,7 +23,7 @@ T = TypeVar("T", int, float, str, bytes)
 NONCE_BYTES = 32
 SIGNATURE_BYTES = 64
 MAX_CREDENTIAL_BYTES = 4096
-MAX_BITMAP_BYTES = MAX_COMPLETE // 8
+MAX_BITMAP_BYTES = (MAX_CLIENTS + 7) // 8
 MAX_SEGMENTS = 64
 MAX_TEXT = 128
 # AES-GCM: nonce, two shares of 33 bytes, tag.
@@ -213,11 +213,11 @@ class KeyRoster:
         """Read and check the flat form."""
         read = Reader(fields)
         columns = (
-            read.many("credentials", bytes, MAX_COMPLETE, (KEY_BYTES, MAX_CREDENTIAL_BYTES)),
-            read.many("share-publics", bytes, MAX_COMPLETE, KEY_BYTES),
-            read.many("mask-publics", bytes, MAX_COMPLETE, KEY_BYTES),
-            read.many("nonces", bytes, MAX_COMPLETE, NONCE_BYTES),
-            read.many("signatures", bytes, MAX_COMPLETE, SIGNATURE_BYTES),
+            read.many("credentials", bytes, MAX_CLIENTS, (KEY_BYTES, MAX_CREDENTIAL_BYTES)),
+            read.many("share-publics", bytes, MAX_CLIENTS, KEY_BYTES),
+            read.many("mask-publics", bytes, MAX_CLIENTS, KEY_BYTES),
+            read.many("nonces", bytes, MAX_CLIENTS, NONCE_BYTES),
+            read.many("signatures", bytes, MAX_CLIENTS, SIGNATURE_BYTES),
         )
         read.end()
         if len({len(column) for column in columns}) != 1:
@@ -227,7 +227,7 @@ class KeyRoster:
 
 @dataclass(frozen=True)
 class ShareBundle:
-    """E1, client to server: for each other participant, in index order, its encrypted shares."""
+    """E1, client to server: for each neighbour, in index order, its encrypted shares."""
 
     ciphertexts: tuple[bytes, ...]
 
@@ -239,14 +239,14 @@ class ShareBundle:
     def from_fields(cls, fields: Mapping[str, object]) -> "ShareBundle":
         """Read and check the flat form."""
         read = Reader(fields)
-        bundle = cls(tuple(read.many("ciphertexts", bytes, MAX_COMPLETE, CIPHERTEXT_BYTES)))
+        bundle = cls(tuple(read.many("ciphertexts", bytes, MAX_HOLDERS, CIPHERTEXT_BYTES)))
         read.end()
         return bundle
 
 
 @dataclass(frozen=True)
 class WorkRequest:
-    """E2, server to client: who is left, and their shares for this client, in index order.
+    """E2, server to client: who is left, and the neighbours' shares for it, in index order.
 
     What to work on travels beside it.
     """
@@ -264,7 +264,7 @@ class WorkRequest:
         read = Reader(fields)
         request = cls(
             read.one("participants", bytes, (1, MAX_BITMAP_BYTES)),
-            tuple(read.many("ciphertexts", bytes, MAX_COMPLETE, CIPHERTEXT_BYTES)),
+            tuple(read.many("ciphertexts", bytes, MAX_HOLDERS, CIPHERTEXT_BYTES)),
         )
         read.end()
         return request
@@ -310,7 +310,7 @@ class Attestation:
 
 @dataclass(frozen=True)
 class RevealRequest:
-    """E4, server to client: who signed the list of survivors, and the signatures."""
+    """E4, server to client: which holders of its shares signed the list, and the signatures."""
 
     signers: tuple[int, ...]
     signatures: tuple[bytes, ...]
@@ -323,8 +323,8 @@ class RevealRequest:
     def from_fields(cls, fields: Mapping[str, object]) -> "RevealRequest":
         """Read and check the flat form."""
         read = Reader(fields)
-        signers = read.many("signers", int, MAX_COMPLETE)
-        signatures = read.many("signatures", bytes, MAX_COMPLETE, SIGNATURE_BYTES)
+        signers = read.many("signers", int, MAX_HOLDERS)
+        signatures = read.many("signatures", bytes, MAX_HOLDERS, SIGNATURE_BYTES)
         read.end()
         if len(signers) != len(signatures):
             raise MessageError("signers, signatures: expected lists of one length")
@@ -333,7 +333,7 @@ class RevealRequest:
 
 @dataclass(frozen=True)
 class Reveal:
-    """E4, client to server: for each participant of E2, in index order, exactly one share.
+    """E4, client to server: one share of each participant whose shares it holds, in index order.
 
     Of the self mask's seed for a survivor, of the mask key for one who dropped out.
     """
@@ -348,6 +348,6 @@ class Reveal:
     def from_fields(cls, fields: Mapping[str, object]) -> "Reveal":
         """Read and check the flat form."""
         read = Reader(fields)
-        reveal = cls(tuple(read.many("shares", bytes, MAX_COMPLETE, 33)))
+        reveal = cls(tuple(read.many("shares", bytes, MAX_HOLDERS, 33)))
         read.end()
         return reveal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.secagg.encoding import Layout
 from lepton_flwr.secagg.errors import FloorError, MessageError
-from lepton_flwr.secagg.graph import MAX_COMPLETE, complete_threshold
+from lepton_flwr.secagg.graph import MAX_CLIENTS, complete_threshold
 
 CONFIG_LABEL = "lepton/secagg/config/v1"
 PURPOSES = ("train", "evaluate")
@@ -37,8 +37,8 @@ class SessionConfig:
             raise MessageError(f"session number {self.number}: expected 1 or more")
         if self.purpose not in PURPOSES:
             raise MessageError(f"purpose {self.purpose!r}: expected one of {', '.join(PURPOSES)}")
-        if not 2 <= self.layout.num_clients <= MAX_COMPLETE:
-            raise MessageError(f"{self.layout.num_clients} clients: expected 2 to {MAX_COMPLETE}")
+        if not 2 <= self.layout.num_clients <= MAX_CLIENTS:
+            raise MessageError(f"{self.layout.num_clients} clients: expected 2 to {MAX_CLIENTS}")
         if not 2 <= self.min_survivors <= self.layout.num_clients:
             raise FloorError(
                 f"min_survivors={self.min_survivors}: expected 2 to the "

@@ -4,7 +4,7 @@ The server learns the sum over the survivors and their number. Its memory is a f
 many clients there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lepton_flwr.secagg.errors import (
     ThresholdError,
     VectorError,
 )
-from lepton_flwr.secagg.graph import complete_threshold
+from lepton_flwr.secagg.graph import Graph, session_graph
 from lepton_flwr.secagg.masking import add_streams
 from lepton_flwr.secagg.messages import (
     Attestation,
@@ -65,18 +65,21 @@ class ServerSession:
         self._order: list[int] = []
         self._index: dict[int, int] = {}
         self._sid = b""
+        self._graph = Graph(b"", 0)
         self._bundles: dict[int, tuple[bytes, ...]] = {}
-        self._started: list[int] = []
+        self._started: dict[int, None] = {}
         self._masked: set[int] = set()
         self._survivors: list[int] = []
+        self._attested = b""
         self._signatures: dict[int, bytes] = {}
-        self._revealed: dict[int, tuple[bytes, ...]] = {}
+        # By client, then by whose share it is.
+        self._revealed: dict[int, dict[int, bytes]] = {}
         self._total = np.zeros(config.layout.dimension, dtype=np.uint32)
 
     @property
     def threshold(self) -> int:
-        """Shares and signatures needed, from the number of key records."""
-        return complete_threshold(len(self._order))
+        """Shares and signatures needed among the holders of a client's shares."""
+        return self._graph.threshold
 
     def request_keys(self) -> KeyRequest:
         """E0."""
@@ -112,17 +115,18 @@ class ServerSession:
         records = tuple(self._records[node][1] for node in self._order)
         digests = [record.digest() for record in records]
         self._sid = session_id(self.config, self.content_hash, digests)
+        self._graph = session_graph(self._sid, len(records))
         return KeyRoster(records)
 
     def receive_shares(self, node: int, bundle: ShareBundle) -> None:
         """E1: one client's encrypted shares.
 
         Raises:
-            MessageError: not one for each other client.
+            MessageError: not one for each neighbour.
         """
         self._expect(1, node, self._bundles)
-        if len(bundle.ciphertexts) != len(self._order) - 1:
-            raise MessageError(f"{len(bundle.ciphertexts)} shares: expected {len(self._order) - 1}")
+        if len(bundle.ciphertexts) != self._graph.degree:
+            raise MessageError(f"{len(bundle.ciphertexts)} shares: expected {self._graph.degree}")
         self._bundles[node] = bundle.ciphertexts
 
     def close_shares(self) -> dict[int, WorkRequest]:
@@ -132,19 +136,15 @@ class ServerSession:
             ThresholdError: too few.
         """
         self._advance(1, len(self._bundles), len(self._order))
-        self._started = [node for node in self._order if node in self._bundles]
+        self._started = {node: None for node in self._order if node in self._bundles}
         participants = self._bitmap(self._started)
-        requests = {
-            node: WorkRequest(
-                participants,
-                tuple(
-                    self._bundles[sender][self._place(sender, node)]
-                    for sender in self._started
-                    if sender != node
-                ),
-            )
-            for node in self._started
-        }
+        # A bundle has its receivers in index order; senders are taken in that order too.
+        inbox: dict[int, list[bytes]] = {node: [] for node in self._order}
+        for sender in self._started:
+            receivers = self._graph.neighbours(self._index[sender])
+            for index, sealed in zip(receivers, self._bundles.pop(sender), strict=True):
+                inbox[self._order[index]].append(sealed)
+        requests = {node: WorkRequest(participants, tuple(inbox[node])) for node in self._started}
         self._bundles = {}
         return requests
 
@@ -172,7 +172,9 @@ class ServerSession:
         """
         self._advance(2, len(self._masked), len(self._order))
         self._survivors = [node for node in self._order if node in self._masked]
-        return SurvivorRequest(self._bitmap(self._survivors))
+        survivors = self._bitmap(self._survivors)
+        self._attested = attestation_digest(self._sid, survivors)
+        return SurvivorRequest(survivors)
 
     def receive_attestation(self, node: int, attestation: Attestation) -> None:
         """E3: one survivor's signature.
@@ -183,73 +185,96 @@ class ServerSession:
         self._expect(3, node, self._signatures)
         if node not in self._masked:
             raise AttestationError("a signature of a client that is not among the survivors")
-        message = attestation_digest(self._sid, self._bitmap(self._survivors))
         try:
-            verify(self._records[node][0], message, attestation.signature)
+            verify(self._records[node][0], self._attested, attestation.signature)
         except PrivacyError:
             raise AttestationError("the signature is not on this list of survivors") from None
         self._signatures[node] = attestation.signature
 
-    def close_attestations(self) -> RevealRequest:
-        """E4: the signatures, for those who signed.
+    def close_attestations(self) -> dict[int, RevealRequest]:
+        """E4: for each client that signed, the signatures of those that hold its shares.
 
         Raises:
             ThresholdError: too few.
         """
         self._advance(3, len(self._signatures), len(self._order), self.threshold)
-        signers = [node for node in self._survivors if node in self._signatures]
-        return RevealRequest(
-            tuple(self._index[node] for node in signers),
-            tuple(self._signatures[node] for node in signers),
-        )
+        requests: dict[tuple[int, ...], RevealRequest] = {}
+        answers = {}
+        for node in self.signers:
+            signers = tuple(self._holders(node, self._signatures))
+            # On the complete graph all get the same.
+            if signers not in requests:
+                requests[signers] = RevealRequest(
+                    tuple(self._index[signer] for signer in signers),
+                    tuple(self._signatures[signer] for signer in signers),
+                )
+            answers[node] = requests[signers]
+        return answers
 
     def receive_reveal(self, node: int, reveal: Reveal) -> None:
         """E4: one client's shares.
 
         Raises:
-            MessageError: not one for each client that started.
+            MessageError: not one for each client that started and whose shares it holds.
         """
         self._expect(4, node, self._revealed)
         if node not in self._signatures:
             raise OrderError("shares of a client that did not sign the list of survivors")
-        if len(reveal.shares) != len(self._started):
-            raise MessageError(f"{len(reveal.shares)} shares: expected {len(self._started)}")
-        self._revealed[node] = reveal.shares
+        held = list(self._holders(node, self._started))
+        if len(reveal.shares) != len(held):
+            raise MessageError(f"{len(reveal.shares)} shares: expected {len(held)}")
+        self._revealed[node] = dict(zip(held, reveal.shares, strict=True))
 
     def close_reveals(self) -> np.ndarray:
         """The sum of the survivors' vectors modulo 2^32: uint32, shape (dimension,).
 
         Raises:
-            ThresholdError: too few revealed.
+            ThresholdError: too few revealed, in all or of one client's shares.
             RevealError: shares do not give the secret that belongs to a public key.
         """
         self._advance(4, len(self._revealed), len(self._order), self.threshold)
-        # One set of points for all secrets: its Lagrange coefficients are computed once.
-        helpers = [node for node in self._order if node in self._revealed][: self.threshold]
-        masks: list[tuple[bytes, int]] = []
-        for place, node in enumerate(self._started):
-            secret = shamir.combine(
-                {self._index[helper] + 1: self._revealed[helper][place] for helper in helpers}
-            )
-            index = self._index[node]
-            if node in self._masked:
-                masks.append((keys.self_key(secret, self._sid, index), -1))
-            else:
-                masks.extend(self._pair_masks(node, secret))
-        add_streams(self._total, masks)
+        add_streams(self._total, [mask for node in self._started for mask in self._masks(node)])
         return self._total
 
-    def _pair_masks(self, dropped: int, secret: bytes) -> list[tuple[bytes, int]]:
-        """What the survivors added for one that dropped out, with the sign that removes it."""
-        if keys.public_key(secret) != self._records[dropped][1].mask_public:
+    def _masks(self, node: int) -> Iterator[tuple[bytes, int]]:
+        """What the sum still holds because of one client, with the sign that removes it."""
+        secret = shamir.combine(self._shares_of(node))
+        index = self._index[node]
+        if node in self._masked:
+            yield keys.self_key(secret, self._sid, index), -1
+            return
+        if keys.public_key(secret) != self._records[node][1].mask_public:
             raise RevealError("a revealed mask key does not fit its public key")
-        i = self._index[dropped]
-        masks = []
-        for survivor in self._survivors:
-            j = self._index[survivor]
+        private = keys.private_key(secret)
+        for survivor in self._holders(node, self._masked):
+            other = self._index[survivor]
             public = self._records[survivor][1].mask_public
-            masks.append((keys.pair_key(secret, public, self._sid, i, j), 1 if j > i else -1))
-        return masks
+            key = keys.pair_key(private, public, self._sid, index, other)
+            yield key, 1 if other > index else -1
+
+    def _shares_of(self, node: int) -> dict[int, bytes]:
+        """As many as needed of one client's shares, by point.
+
+        The first ones: on the complete graph they have the same points for every client, and
+        everywhere few gaps, which is what makes the coefficients cheap.
+        """
+        index = self._index[node]
+        shares: dict[int, bytes] = {}
+        for point, holder in enumerate(self._graph.holders(index), 1):
+            revealed = self._revealed.get(self._order[holder])
+            if revealed is not None:
+                shares[point] = revealed[node]
+                if len(shares) == self.threshold:
+                    return shares
+        raise ThresholdError(
+            f"{len(shares)} of one client's neighbours revealed: expected at least {self.threshold}"
+        )
+
+    def _holders(self, node: int, among: Container[int]) -> Iterator[int]:
+        """Who of `among` holds shares of a client, in index order."""
+        for index in self._graph.holders(self._index[node]):
+            if self._order[index] in among:
+                yield self._order[index]
 
     @property
     def num_survivors(self) -> int:
@@ -290,10 +315,5 @@ class ServerSession:
             )
         self._exchange += 1
 
-    def _bitmap(self, nodes: list[int]) -> bytes:
+    def _bitmap(self, nodes: Iterable[int]) -> bytes:
         return to_bitmap((self._index[node] for node in nodes), len(self._order))
-
-    def _place(self, sender: int, receiver: int) -> int:
-        """Where the sender's bundle, which leaves out itself, has the receiver's share."""
-        i, j = self._index[sender], self._index[receiver]
-        return j - (j > i)

@@ -1,14 +1,16 @@
 """Shamir's secret sharing over the prime field of p = 2^256 + 297."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import comb, prod
 
 from lepton_flwr.secagg.errors import RevealError
 
 PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33
+MAX_POINT = 1024
 
 
 def split(
@@ -22,7 +24,7 @@ def split(
     Args:
         secret: 32 bytes.
         threshold: 1 <= threshold <= len(points).
-        points: distinct evaluation points, 1 <= x < p; one share each.
+        points: distinct evaluation points, 1 <= x <= MAX_POINT; one share each.
         random: source of coefficients; tests inject one.
 
     Returns:
@@ -35,8 +37,8 @@ def split(
         raise ValueError(f"{len(secret)}-byte secret: expected {SECRET_BYTES} bytes")
     if not 1 <= threshold <= len(points):
         raise ValueError(f"threshold={threshold}: expected 1 to {len(points)}, the shares")
-    if len(set(points)) != len(points) or not all(1 <= x < PRIME for x in points):
-        raise ValueError("points: expected distinct numbers from 1 to p - 1")
+    if len(set(points)) != len(points) or not all(1 <= x <= MAX_POINT for x in points):
+        raise ValueError(f"points: expected distinct numbers from 1 to {MAX_POINT}")
     coefficients = [_uniform(random) for _ in range(threshold - 1)]
     coefficients.append(int.from_bytes(secret, "big"))
     shares = []
@@ -69,20 +71,18 @@ def combine(shares: Mapping[int, bytes]) -> bytes:
 
 @lru_cache(maxsize=64)
 def _lagrange_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
-    weights = []
-    for x in points:
-        others = [other for other in points if other != x]
-        top = _product(others)
-        bottom = _product(other - x for other in others)
-        weights.append(top * pow(bottom, -1, PRIME) % PRIME)
-    return tuple(weights)
+    """Weights of ascending points: prod over the others o of o / (o - x), modulo p.
 
-
-def _product(factors: Iterable[int]) -> int:
-    total = 1
-    for factor in factors:
-        total = total * factor % PRIME
-    return total
+    Over all of 1 to m that is (-1)^(x - 1) comb(m, x); each gap q gives back its q / (q - x). With
+    few gaps, as when few clients are missing, this is far less work than the product.
+    """
+    last = points[-1]
+    gaps = sorted(set(range(1, last)) - set(points))
+    scale = pow(prod(gaps), -1, PRIME)
+    return tuple(
+        (1 if x % 2 else -1) * comb(last, x) * prod(q - x for q in gaps) * scale % PRIME
+        for x in points
+    )
 
 
 def _uniform(random: Callable[[int], bytes]) -> int:

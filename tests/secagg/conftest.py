@@ -10,7 +10,7 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
-from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, RevealRequest, SurvivorRequest
+from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, SurvivorRequest
 from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
 from lepton_flwr.secagg.server import ServerSession
 
@@ -64,16 +64,16 @@ class Federation:
             self.server.receive_masked(i, masked)
         return self.server.close_masked()
 
-    def attest(self, request: SurvivorRequest, alive: Collection[int]) -> RevealRequest:
+    def attest(self, request: SurvivorRequest, alive: Collection[int]) -> dict:
         for i in alive:
             attestation = self.clients[i].attest(request)
             self.seen.append(attestation)
             self.server.receive_attestation(i, attestation)
         return self.server.close_attestations()
 
-    def reveal(self, request: RevealRequest, alive: Collection[int]) -> np.ndarray:
+    def reveal(self, requests: dict, alive: Collection[int]) -> np.ndarray:
         for i in alive:
-            reveal = self.clients[i].reveal(request)
+            reveal = self.clients[i].reveal(requests[i])
             self.seen.append(reveal)
             self.server.receive_reveal(i, reveal)
         return self.config.layout.lift(self.server.close_reveals())
@@ -94,7 +94,7 @@ class Federation:
     def until_attest(self) -> SurvivorRequest:
         return self.work(self.until_work(), self.everyone())
 
-    def until_reveal(self) -> RevealRequest:
+    def until_reveal(self) -> dict:
         return self.attest(self.until_attest(), self.everyone())
 
 

@@ -237,25 +237,25 @@ class TestSurvivors:
 class TestReveal:
     def test_too_few_signatures_are_refused(self, federation):
         fed = federation()
-        request = fed.until_reveal()
+        request = fed.until_reveal()[0]
         fewer = RevealRequest(request.signers[:4], request.signatures[:4])
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, fewer)
 
     def test_one_signer_counts_once(self, federation):
         fed = federation()
-        request = fed.until_reveal()
+        request = fed.until_reveal()[0]
         repeated = RevealRequest((request.signers[0],) * 6, (request.signatures[0],) * 6)
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, repeated)
 
     def test_another_clients_signature_is_refused(self, federation):
         fed = federation()
-        request = fed.until_reveal()
+        request = fed.until_reveal()[0]
         swapped = RevealRequest(request.signers, request.signatures[::-1])
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, swapped)
 
     def test_nothing_is_revealed_twice(self, federation):
         fed = federation()
-        request = fed.until_reveal()
+        request = fed.until_reveal()[0]
         fed.clients[0].reveal(request)
         refuses(fed.clients[0], OrderError, fed.clients[0].reveal, request)
 
@@ -267,7 +267,7 @@ class TestReveal:
         signatures = fed.attest(survivors, range(1, 6))
         client = fed.clients[1]
         held = dict(zip(client._participants, client._secrets.held, strict=True))
-        shares = client.reveal(signatures).shares
+        shares = client.reveal(signatures[1]).shares
         gone = fed.clients[0]._index
         for i, share in zip(range(6), shares, strict=True):
             seed_share, key_share = held[i]
