@@ -16,9 +16,10 @@ from flwr.serverapp.strategy import (
 )
 
 from lepton_flwr.config import RunConfig, TrainConfig
-from lepton_flwr.errors import FederationError, PrivacyError
+from lepton_flwr.errors import FederationError
 from lepton_flwr.privacy.accounting import (
     ACCOUNTANT,
+    BudgetError,
     BudgetMeter,
     PrivacyStatement,
     SampledGaussian,
@@ -65,7 +66,7 @@ def federate(
 
     Raises:
         FederationError: too few clients came.
-        PrivacyError: a budget does not allow another round; the rounds before it are kept.
+        BudgetError: a budget does not allow another round; the rounds before it are kept.
         ConfigError: no noise reaches the epsilon that was asked for.
         RunInterruptedError: `stop` was set.
     """
@@ -121,7 +122,7 @@ def federate(
     except RunInterruptedError:
         reason = "interrupted"
         raise
-    except PrivacyError:
+    except BudgetError:
         reason = "budget"
         raise
     finally:
@@ -261,12 +262,13 @@ def _guarantees(
         ),
     ):
         if budget is not None:
+            rounds = budget.affordable(config.rounds)
             statement = PrivacyStatement(
                 unit,
-                budget.epsilon_after(config.rounds),
+                budget.epsilon_after(rounds),
                 budget.delta,
                 budget.mechanism,
-                config.rounds,
+                rounds,
                 assumptions=assumptions,
             )
             level = "Record" if unit is Unit.RECORD else "Client"

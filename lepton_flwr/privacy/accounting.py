@@ -3,6 +3,7 @@
 dp-accounting is imported inside functions, for it takes one to two seconds.
 """
 
+import bisect
 import enum
 import functools
 import math
@@ -20,6 +21,10 @@ LARGEST_NOISE = 1e5
 _GRID_POINTS = 200_000  # per epsilon: beyond epsilon 200 the grid becomes coarser, never optimistic
 _FEW_ORDERS = (2.0, 3.0, 4.0, 8.0, 16.0, 32.0)  # quick, for the size of the grid only
 _TOLERANCE = 5e-4
+
+
+class BudgetError(PrivacyError):
+    """The next round would exceed the privacy budget."""
 
 
 class Unit(enum.Enum):
@@ -181,6 +186,10 @@ class BudgetMeter:
         """PLD epsilon of `rounds` rounds in all."""
         return epsilon_of(self.mechanism, self.delta, rounds * self.mechanism.steps_per_round)
 
+    def affordable(self, rounds: int) -> int:
+        """How many of `rounds` rounds, none spent yet, the limit allows."""
+        return bisect.bisect_right(range(1, rounds + 1), self.limit_epsilon, key=self.epsilon_after)
+
     @property
     def epsilon(self) -> float:
         """PLD epsilon of the rounds spent so far."""
@@ -196,7 +205,7 @@ class BudgetMeter:
         """Charge one round and return the epsilon after it.
 
         Raises:
-            PrivacyError: the round would exceed the limit; nothing is charged.
+            BudgetError: the round would exceed the limit; nothing is charged.
         """
         spent = self.check_round()
         self.rounds += 1
@@ -206,11 +215,11 @@ class BudgetMeter:
         """The epsilon that one more round would bring; charges nothing.
 
         Raises:
-            PrivacyError: it would exceed the limit.
+            BudgetError: it would exceed the limit.
         """
         spent = self.epsilon_after(self.rounds + 1)
         if not spent <= self.limit_epsilon:
-            raise PrivacyError(
+            raise BudgetError(
                 f"round {self.rounds + 1} would bring epsilon to {spent:.4g}: expected at most "
                 f"{self.limit_epsilon:g} (delta {self.delta:g}); more noise or fewer rounds"
             )

@@ -5,6 +5,7 @@ from mpmath import mp, mpf
 
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy.accounting import (
+    BudgetError,
     BudgetMeter,
     SampledGaussian,
     Unit,
@@ -207,3 +208,16 @@ def test_the_statement_says_unit_relation_sampling_accountant_and_delta():
     stated = float(sentence.split("is (")[1].split(",")[0])
     assert meter.epsilon <= stated < meter.epsilon + 1e-3
     assert "one client's records" in meter.statement(Unit.CLIENT).sentence()
+
+
+def test_affordable_rounds_are_those_that_the_meter_lets_through():
+    mechanism = SampledGaussian(1.1, 0.1, 5)
+    limit = epsilon_of(mechanism, 1e-5, 7 * 5)
+    meter = BudgetMeter(mechanism, 1e-5, limit)
+    assert meter.affordable(10) == 7
+    assert meter.affordable(3) == 3
+    for _ in range(7):
+        meter.spend_round()
+    with pytest.raises(BudgetError):
+        meter.spend_round()
+    assert BudgetMeter(mechanism, 1e-5, 1e-3).affordable(10) == 0

@@ -11,7 +11,7 @@ import pytest
 from clients.client_app import app as client_app
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data import scenarios
-from lepton_flwr.errors import PrivacyError
+from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.runs.settings import scenario_defaults
 from strategies.exchange import RunInterruptedError
 from strategies.server_app import observers, serve, with_data
@@ -125,7 +125,7 @@ def test_a_run_stops_before_the_round_that_would_exceed_its_epsilon(federation, 
     # The noise is calibrated for 2 rounds; a run of 5 with it may train 2.
     _, _, summary = federation(rounds=2)
     noise = {"record": {"noise_multiplier": summary["noise_multiplier_record"], "epsilon": 3.0}}
-    with pytest.raises(PrivacyError, match="round 3 would bring epsilon"):
+    with pytest.raises(BudgetError, match="round 3 would bring epsilon"):
         federation(rounds=5, dp=noise)
     (path,) = (
         p for p in (tmp_path / "runs").iterdir() if "budget" in (p / "summary.json").read_text()
@@ -133,6 +133,7 @@ def test_a_run_stops_before_the_round_that_would_exceed_its_epsilon(federation, 
     rows, summary = read(path)
     assert len(rows) == 2
     assert summary["status"] == "budget"
+    assert any(f"is ({summary['epsilon_record']:.3f}"[:8] in text for text in summary["guarantee"])
     assert (path / "model.keras").exists()
 
 
