@@ -121,7 +121,7 @@ def test_a_revealed_mask_key_must_fit_its_public_key(federation):
     wrong = shamir.split(b"\x07" * 32, fed.server.threshold, range(1, 7))
     for i in range(1, 6):
         client = fed.clients[i]
-        shares = list(client.reveal(signatures).shares)
+        shares = list(client.reveal(signatures[i]).shares)
         shares[gone] = wrong[client._index]
         fed.server.receive_reveal(i, Reveal(tuple(shares)))
     with pytest.raises(RevealError, match="does not fit"):
