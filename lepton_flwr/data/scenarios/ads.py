@@ -58,12 +58,15 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
+    # One buyer in seventeen: all rows in few steps give the noise the least weight.
     defaults={
+        "rounds": 40,
         "train": {
             "hidden_units": [],
-            "learning_rate": 3.0,
-            "local_steps": 10,
-            "sampling_probability": 0.1,
-        }
+            "learning_rate": 6.0,
+            "local_steps": 1,
+            "sampling_probability": 1.0,
+        },
+        "dp": {"record": {"l2_norm_clip": 2.0}},
     },
 )

@@ -56,9 +56,9 @@ SCENARIO = Scenario(
     defaults={
         "train": {
             "hidden_units": [],
-            "learning_rate": 1.0,
-            "local_steps": 30,
-            "sampling_probability": 0.1,
+            "learning_rate": 2.0,
+            "local_steps": 20,
+            "sampling_probability": 0.2,
         }
     },
 )

@@ -151,7 +151,10 @@ def _number(name: str, values: Any, bounds: Any) -> Number:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not (is_numeric_dtype(values) or is_bool_dtype(values)):
-        raise DataError(f"column {name!r} holds text: expected numbers; encode or remove it")
+        raise DataError(
+            f"column {name!r} holds text: expected numbers; encode or remove it, or name it as "
+            "data.by if its values are the clients"
+        )
     numbers = values.to_numpy(dtype=np.float64)
     if np.isnan(numbers).any():
         raise DataError(f"column {name!r} has missing values: fill them or remove those rows")
@@ -192,5 +195,13 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"data": {"partition": "iid"}},
+    defaults={
+        "data": {"partition": "iid"},
+        "train": {
+            "optimizer": "adam",
+            "learning_rate": 0.01,
+            "local_steps": 20,
+            "sampling_probability": 0.1,
+        },
+    },
 )

@@ -57,5 +57,13 @@ SCENARIO = Scenario(
     ),
     model="mlp",
     load=load,
-    defaults={"data": {"min_rows": 100}},
+    defaults={
+        "data": {"min_rows": 100},
+        "train": {
+            "optimizer": "adam",
+            "learning_rate": 0.02,
+            "local_steps": 20,
+            "sampling_probability": 0.2,
+        },
+    },
 )

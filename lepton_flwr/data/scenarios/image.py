@@ -95,5 +95,8 @@ SCENARIO = Scenario(
     ),
     model="cnn",
     load=load,
-    defaults={"data": {"partition": "dirichlet"}},
+    defaults={
+        "data": {"partition": "dirichlet"},
+        "train": {"optimizer": "adam", "learning_rate": 0.005, "local_steps": 60},
+    },
 )
