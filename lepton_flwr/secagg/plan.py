@@ -176,12 +176,13 @@ def _bytes(config: SessionConfig, graph: Graph) -> tuple[int, int]:
         RevealRequest((0,) * holders, (signature,) * holders).to_fields(),
     )
     return (
-        vector + SIGNATURE_BYTES + sum(map(_size, up)),
-        vector + sum(map(_size, down)),
+        vector + SIGNATURE_BYTES + sum(map(payload, up)),
+        vector + sum(map(payload, down)),
     )
 
 
-def _size(fields: Fields) -> int:
+def payload(fields: Fields) -> int:
+    """Bytes of the values of a message: texts and bytes as they are, numbers as 8 bytes."""
     total = 0
     for value in fields.values():
         for item in cast(list[object], value) if isinstance(value, list) else [value]:

@@ -4,6 +4,7 @@ The server learns the sum over the survivors and their number. Its memory is a f
 many clients there are.
 """
 
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -233,7 +234,8 @@ class ServerSession:
             RevealError: shares do not give the secret that belongs to a public key.
         """
         self._advance(4, len(self._revealed), len(self._order), self.threshold)
-        add_streams(self._total, [mask for node in self._started for mask in self._masks(node)])
+        masks = [mask for node in self._started for mask in self._masks(node)]
+        add_streams(self._total, masks, os.cpu_count() or 1)
         return self._total
 
     def _masks(self, node: int) -> Iterator[tuple[bytes, int]]:

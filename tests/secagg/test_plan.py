@@ -19,7 +19,7 @@ def test_bytes_are_those_of_a_session(federation, monkeypatch, identities):
     survivors = fed.work(work, range(6))
     signatures = fed.attest(survivors, range(6))
     fed.reveal(signatures, range(6))
-    size = planning._size
+    size = planning.payload
     # Five replies of six clients, in order.
     replies = [
         item.nbytes if isinstance(item, np.ndarray) else size(item.to_fields()) for item in fed.seen
