@@ -152,12 +152,14 @@ class ClientSession:
         content_hash: bytes,
         signer: Signer,
         members: Members,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.config = config
         self.content_hash = content_hash
         self.stage = Stage.KEYS
         self._signer = signer
         self._members = members
+        self._random = random
         self._secrets = _Secrets()
         self._record = b""
         self._sid = b""
@@ -176,6 +178,8 @@ class ClientSession:
         members: Members,
         floors: ClientFloors,
         last_number: int,
+        *,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> tuple["ClientSession", KeyRecord]:
         """E0: check the session against this device's floors and make keys for it.
 
@@ -185,6 +189,7 @@ class ClientSession:
             members: this client's roster.
             floors: this device's own.
             last_number: greatest session number seen in this run, 0 at first.
+            random: source of keys, seeds and nonces; only tests inject one.
 
         Raises:
             ReplayError: the number is not greater than `last_number`.
@@ -196,13 +201,13 @@ class ClientSession:
                 f"session number {config.number}: expected more than {last_number}, seen before"
             )
         floors.check(config)
-        session = cls(config, request.content_hash, signer, members)
+        session = cls(config, request.content_hash, signer, members, random)
         session._secrets = _Secrets(
-            mask_secret=os.urandom(keys.KEY_BYTES), share_secret=os.urandom(keys.KEY_BYTES)
+            mask_secret=random(keys.KEY_BYTES), share_secret=random(keys.KEY_BYTES)
         )
         mask_public = keys.public_key(session._secrets.mask_secret)
         share_public = keys.public_key(session._secrets.share_secret)
-        nonce = os.urandom(NONCE_BYTES)
+        nonce = random(NONCE_BYTES)
         record = KeyRecord(
             credential=signer.certificate,
             share_public=share_public,
@@ -265,9 +270,9 @@ class ClientSession:
     def _deal(self) -> ShareBundle:
         holders = self._graph.holders(self._index)
         points, threshold = range(1, len(holders) + 1), self._graph.threshold
-        self._secrets.self_seed = os.urandom(shamir.SECRET_BYTES)
-        seed_shares = shamir.split(self._secrets.self_seed, threshold, points)
-        key_shares = shamir.split(self._secrets.mask_secret, threshold, points)
+        self._secrets.self_seed = self._random(shamir.SECRET_BYTES)
+        seed_shares = shamir.split(self._secrets.self_seed, threshold, points, self._random)
+        key_shares = shamir.split(self._secrets.mask_secret, threshold, points, self._random)
         secret = keys.private_key(self._secrets.share_secret)
         ciphertexts = []
         for holder, *pair in zip(holders, seed_shares, key_shares, strict=True):
@@ -277,7 +282,7 @@ class ClientSession:
             public = self._publics[holder][1]
             key = keys.share_key(secret, public, self._sid, self._index, holder)
             # The key serves this one message; a random nonce costs nothing beside it.
-            nonce = os.urandom(GCM_NONCE_BYTES)
+            nonce = self._random(GCM_NONCE_BYTES)
             plain, associated = b"".join(pair), self._associated(self._index, holder)
             ciphertexts.append(nonce + AESGCM(key).encrypt(nonce, plain, associated))
         return ShareBundle(tuple(ciphertexts))
