@@ -52,9 +52,9 @@ SCENARIO = Scenario(
         "data": {"min_rows": 40},
         "train": {
             "hidden_units": [],
-            "learning_rate": 3.0,
+            "learning_rate": 2.0,
             "local_steps": 10,
-            "sampling_probability": 0.1,
+            "sampling_probability": 0.2,
         },
     },
 )
