@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.secagg.encoding import Layout
@@ -31,6 +32,8 @@ class SessionConfig:
     layout: Layout
     min_survivors: int
     l2_norm_clip: float = 0.0
+    # Goes into every signature that a client checks: computed once.
+    _digest: bytes = dataclass_field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.number < 2**62:
@@ -46,9 +49,13 @@ class SessionConfig:
             )
         if not (math.isfinite(self.l2_norm_clip) and self.l2_norm_clip >= 0):
             raise MessageError(f"l2_norm_clip={self.l2_norm_clip}: expected a number >= 0")
+        object.__setattr__(self, "_digest", self._compute())
 
     def digest(self) -> bytes:
         """32 bytes that determine every field."""
+        return self._digest
+
+    def _compute(self) -> bytes:
         parts = [
             piece
             for part in self.layout.segments

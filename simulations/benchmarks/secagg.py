@@ -2,7 +2,8 @@
 
 Every client of a session runs for real, one after the other in this process. A few of them are
 timed; the server is timed by playing all replies back to fresh sessions, once more with its memory
-traced. Beside it, the masking and unmasking of Flower's SecAgg+ with Flower's own functions.
+traced. Times are those of the processor, all threads together: other work on the machine
+does not change them much. Beside it, the masking and unmasking of Flower's SecAgg+ with Flower's own functions.
 """
 
 import os
@@ -65,7 +66,7 @@ class Result:
         later: of one that has verified the others' certificates in an earlier round.
         mask: of which the masks take.
         bytes_up: payload of one client.
-        server: seconds of the server, from the first reply to the sum.
+        server: processor seconds of the server, from the first reply to the sum.
         unmask: of which after the last reply.
         vectors: peak memory of the server, in masked vectors, one that arrives included.
     """
@@ -189,9 +190,9 @@ class Session:
         return [(clock.seconds, mask.seconds) for clock, mask in zip(clocks, masks, strict=True)]
 
     def replay(self) -> tuple[float, float]:
-        """The server's seconds: in all, and after the last reply."""
+        """The server's processor seconds: in all, and after the last reply."""
         vector = np.ones(self.config.layout.dimension, dtype=np.uint32)
-        start = time.perf_counter()
+        start = time.process_time()
         server = self._server()
         for i, record in enumerate(self._records):
             server.receive_keys(i, record)
@@ -207,9 +208,9 @@ class Session:
         server.close_attestations()
         for i, reveal in zip(self._left, self._reveals, strict=True):
             server.receive_reveal(i, reveal)
-        last = time.perf_counter()
+        last = time.process_time()
         server.close_reveals()
-        end = time.perf_counter()
+        end = time.process_time()
         return end - start, end - last
 
     def peak_memory(self) -> int:
@@ -255,7 +256,7 @@ def _roster(pem: bytes) -> Roster:
 
 
 def measure_flower(setting: Setting) -> tuple[float, float]:
-    """Flower's SecAgg+ at its defaults, as its mod and workflow call it: client, server seconds.
+    """Flower's SecAgg+ at its defaults, as its mod and workflow call it: processor seconds.
 
     The client masks once with its own seed and once with each other; the server combines a secret
     of every client, removes one mask of each survivor and, of each that dropped out, one for every
@@ -298,7 +299,7 @@ def measure_flower(setting: Setting) -> tuple[float, float]:
     vector = parameters_mod(vector, modulus)
     client = time.process_time() - start
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(setting.clients - setting.dropped):
         revealed = combine_shares(shares_of_seed[: setting.clients - setting.dropped])
         vector = parameters_subtraction(vector, pseudo_rand_gen(revealed, modulus, shape))
@@ -308,7 +309,7 @@ def measure_flower(setting: Setting) -> tuple[float, float]:
             key = generate_shared_key(bytes_to_private_key(revealed), bytes_to_public_key(public))
             vector = parameters_addition(vector, pseudo_rand_gen(key, modulus, shape))
     parameters_mod(vector, modulus)
-    return client, time.perf_counter() - begin
+    return client, time.process_time() - begin
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,7 +319,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-flower", action="store_true", help="leave out Flower's SecAgg+")
     options = parser.parse_args(arguments)
     settings = QUICK if options.quick else SETTINGS
-    table = Table(title=f"One secure sum ({platform.machine()}, {os.cpu_count()} cores)")
+    table = Table(
+        title=f"One secure sum, processor time ({platform.machine()}, {os.cpu_count()} cores)"
+    )
     for name in ("clients", "d", "dropped", "what"):
         table.add_column(name, justify="left" if name == "what" else "right")
     for name in ("first ms", "later ms", "masks ms", "up / 4d", "server s", "unmask s", "vectors"):
