@@ -49,7 +49,10 @@ class SessionConfig:
             )
         if not (math.isfinite(self.l2_norm_clip) and self.l2_norm_clip >= 0):
             raise MessageError(f"l2_norm_clip={self.l2_norm_clip}: expected a number >= 0")
-        object.__setattr__(self, "_digest", self._compute())
+        try:
+            object.__setattr__(self, "_digest", self._compute())
+        except ValueError:
+            raise MessageError("run_id, names: expected text that UTF-8 can encode") from None
 
     def digest(self) -> bytes:
         """32 bytes that determine every field."""

@@ -2,8 +2,9 @@
 
 Every client of a session runs for real, one after the other in this process. A few of them are
 timed; the server is timed by playing all replies back to fresh sessions, once more with its memory
-traced. Times are those of the processor, all threads together: other work on the machine
-does not change them much. Beside it, the masking and unmasking of Flower's SecAgg+ with Flower's own functions.
+traced. Times are those of the processor, all threads together: other work on the machine does not
+change them much. Beside it, the masking and unmasking of Flower's SecAgg+ with Flower's own
+functions.
 """
 
 import os

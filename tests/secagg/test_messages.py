@@ -72,3 +72,9 @@ def test_whatever_comes_is_a_message_or_a_named_error(samples, kind, data):
     except LeptonError:
         return
     assert kind.from_fields(message.to_fields()) == message
+
+
+def test_a_text_without_an_encoding_is_refused(samples):
+    fields = samples[messages.KeyRequest].to_fields()
+    with pytest.raises(MessageError, match="UTF-8"):
+        messages.KeyRequest.from_fields({**fields, "run-id": "\ud800"})
