@@ -101,6 +101,14 @@ class TestKeyRecords:
         doubled = KeyRoster((records[0], *records[:-1]))
         refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, doubled)
 
+    def test_a_member_with_two_sets_of_keys_counts_once(self, federation):
+        fed = federation(clients=6)
+        records = list(fed.keys(range(5)).records)
+        _, second = fed.open(1)
+        place = next(i for i, r in enumerate(records) if r.credential == second.credential)
+        doubled = KeyRoster((*records[: place + 1], second, *records[place + 1 :]))
+        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, doubled)
+
     def test_another_order_is_refused(self, federation):
         fed = federation()
         records = fed.keys(fed.everyone()).records
@@ -211,6 +219,20 @@ class TestSurvivors:
         fed.until_attest()
         client = fed.clients[0]
         few = [client._index, *(i for i in range(9) if i != client._index)][:6]
+        refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
+
+    def test_a_list_below_the_sessions_floor_is_refused(self, federation):
+        # Eight would do for the threshold of nine clients, seven.
+        fed = federation(clients=9, min_survivors=9)
+        request = fed.until_work()[0]
+        client = fed.clients[0]
+        few = [client._index, *(i for i in range(9) if i != client._index)][:8]
+        fewer = WorkRequest(to_bitmap(few, 9), request.ciphertexts[:7])
+        refuses(client, ThresholdError, client.start, fewer, CONTENT)
+        fed = federation(clients=9, min_survivors=9)
+        fed.until_attest()
+        client = fed.clients[0]
+        few = [client._index, *(i for i in range(9) if i != client._index)][:8]
         refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
 
     def test_a_second_list_is_never_signed(self, federation):
