@@ -138,3 +138,25 @@ def test_replies_out_of_turn_are_refused(federation):
         fed.server.close_masked()
     with pytest.raises(OrderError):
         fed.server.receive_reveal(0, Reveal(()))
+
+
+def test_those_who_left_earlier_have_no_say_later(federation):
+    fed = federation(clients=6)
+    roster = fed.keys(range(6))
+    requests = fed.shares(roster, range(6))
+    survivors = fed.work(requests, range(5))
+    attestation = fed.clients[0].attest(survivors)
+    with pytest.raises(AttestationError, match="not among the survivors"):
+        fed.server.receive_attestation(5, attestation)
+    with pytest.raises(OrderError, match="sent no keys"):
+        fed.server.receive_attestation(99, attestation)
+    fed.server.receive_attestation(0, attestation)
+    with pytest.raises(OrderError, match="second reply"):
+        fed.server.receive_attestation(0, attestation)
+    signatures = fed.attest(survivors, range(1, 5))
+    with pytest.raises(OrderError, match="did not sign"):
+        fed.server.receive_reveal(5, Reveal(()))
+    reveal = fed.clients[1].reveal(signatures[1])
+    with pytest.raises(MessageError, match="shares"):
+        fed.server.receive_reveal(1, Reveal(reveal.shares[1:]))
+    fed.server.receive_reveal(1, reveal)
