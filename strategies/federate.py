@@ -28,7 +28,7 @@ from lepton_flwr.privacy.accounting import (
 )
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
 from lepton_flwr.secagg.client import Members
-from lepton_flwr.secagg.graph import default_floor
+from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
 from strategies.exchange import RunInterruptedError
@@ -237,11 +237,12 @@ def _guarantees(
 ) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
     clients = config.clients or 0
+    share = "a third" if clients <= MAX_COMPLETE else "a tenth"
     sentences = [
         "Secure aggregation: the server learns sums over at least "
         f"{config.secagg.min_survivors} of {clients} clients, "
         "and how many they are; never one client's update, example count or metric, as long as "
-        "fewer than a third of the clients work with it."
+        f"fewer than {share} of the clients work with it."
     ]
     for unit, budget, assumptions in (
         (

@@ -11,7 +11,7 @@ import numpy as np
 from lepton_flwr.errors import ConfigError, DataError
 
 MIN_CLIENTS = 3
-MAX_CLIENTS = 128
+MAX_CLIENTS = 10_000
 MIN_ROWS = 2  # one to train on, one to hold out
 _DRAWS = 1000
 
@@ -30,7 +30,7 @@ def natural(
         Key to row numbers, in ascending order of the keys.
 
     Raises:
-        ConfigError: there are fewer such keys than asked for, fewer than 3, or more than 128.
+        ConfigError: there are fewer such keys than asked for, fewer than 3, or more than 10,000.
     """
     names, codes, counts = np.unique(
         np.asarray(keys, dtype=str), return_inverse=True, return_counts=True

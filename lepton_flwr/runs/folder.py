@@ -72,7 +72,6 @@ class RunFolder:
     def run_started(self, start: RunStart) -> None:
         """Write the configuration as the server resolved it."""
         self._start = start
-        self._began = time.monotonic()
         self._write_config(start.config)
 
     def waiting(self, round: int, phase: str, done: int, total: int) -> None:

@@ -115,7 +115,7 @@ def _metric(axes: Any, history: History) -> None:
     ]  # fmt: skip
     if any(drawn):
         low, high = axes.get_ylim()
-        axes.set_ylim(max(0.0, low - 0.02), min(1.0, high + 0.02))
+        axes.set_ylim(max(0.0, low - 0.02), min(1.01, high + 0.02))
     _finish(axes, history, "Accuracy and AUC on held-out rows", known=any(drawn))
 
 

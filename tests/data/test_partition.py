@@ -111,10 +111,10 @@ def test_natural_with_too_few_keys_points_to_another_partition():
 
 
 def test_natural_with_more_keys_than_a_federation_takes_is_refused():
-    keys = np.repeat([f"k{i}" for i in range(129)], 2)
-    with pytest.raises(ConfigError, match="129 natural clients, expected at most 128"):
+    keys = np.repeat([f"k{i}" for i in range(10_001)], 2)
+    with pytest.raises(ConfigError, match="10001 natural clients, expected at most 10000"):
         natural(keys, min_rows=2, clients=None)
-    assert len(natural(keys, min_rows=2, clients=128)) == 128
+    assert len(natural(keys, min_rows=2, clients=10_000)) == 10_000
 
 
 @pytest.mark.parametrize("kind", DIVISIONS)
