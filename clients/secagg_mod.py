@@ -22,7 +22,7 @@ from flwr.common import log
 
 from lepton_flwr.errors import DataError, LeptonError, PolicyError
 from lepton_flwr.privacy.clipping import clip_l2
-from lepton_flwr.secagg.client import ClientSession, Members, Signer
+from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError, ModelMismatchError, OrderError, VectorError
 from lepton_flwr.secagg.messages import (
@@ -34,6 +34,7 @@ from lepton_flwr.secagg.messages import (
     WorkRequest,
 )
 from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.roles import Members, Signer
 from lepton_flwr.secagg.wire import (
     EXCHANGE,
     MASKED,

@@ -27,8 +27,8 @@ from lepton_flwr.privacy.accounting import (
     calibrate,
 )
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
-from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
+from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
 from strategies.exchange import RunInterruptedError

@@ -29,7 +29,7 @@ class Rounds:
     """Collects the sessions of a round and reports the round when it ends.
 
     Args:
-        observers: told of progress and of every round.
+        observer: told of progress and of every round.
         record_budget: of record-level privacy, if on.
         client_budget: of client-level privacy, if on.
     """
@@ -53,7 +53,7 @@ class Rounds:
         """Charge both budgets for the round that is about to train.
 
         Raises:
-            PrivacyError: one of them does not allow it; neither is charged then.
+            BudgetError: one of them does not allow it; neither is charged then.
         """
         budgets = [b for b in (self._record_budget, self._client_budget) if b is not None]
         for budget in budgets:

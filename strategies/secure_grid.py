@@ -17,11 +17,11 @@ from flwr.serverapp import Grid
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.mechanism import ClientLevelGaussian
-from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
 from lepton_flwr.secagg.errors import VectorError
 from lepton_flwr.secagg.graph import MAX_CLIENTS
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import NUM_EXAMPLES, UPDATE
 from strategies.secure_session import Progress, SecureSession, SessionReport
 

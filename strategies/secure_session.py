@@ -14,11 +14,11 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from lepton_flwr.errors import LeptonError
-from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError
 from lepton_flwr.secagg.messages import Attestation, Fields, KeyRecord, Reveal, ShareBundle
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.server import ServerSession
 from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
 from strategies.exchange import RunInterruptedError, exchange

@@ -113,7 +113,6 @@ def main(grid: Grid, context: Context) -> None:
         config = with_data(config, scenarios.get(config.scenario).load(config))
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
-    config = with_floor(config)
     _, observer = observers(config, folder=out)
     federate(grid, _federation(config, roster), observer)
 

@@ -14,8 +14,8 @@ from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import (
     CertificateError,
     Identity,
+    load_certificate,
     load_private_pem,
-    parse_pem,
     private_pem,
 )
 
@@ -102,12 +102,7 @@ class Authority:
                 other users.
             CertificateError: the certificate is malformed or of another key.
         """
-        key = load_private_pem(folder / KEY_FILE)
-        try:
-            pem = (folder / CERTIFICATE_FILE).read_bytes()
-        except OSError as error:
-            raise CertificateError(f"{CERTIFICATE_FILE}: {error.strerror}") from None
-        return cls(key, parse_pem(pem))
+        return cls(load_private_pem(folder / KEY_FILE), load_certificate(folder / CERTIFICATE_FILE))
 
 
 def certificate_builder(

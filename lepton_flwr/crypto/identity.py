@@ -101,12 +101,7 @@ class Identity:
                 other users.
             CertificateError: the certificate is malformed or of another key.
         """
-        key = load_private_pem(folder / KEY_FILE)
-        try:
-            pem = (folder / CERTIFICATE_FILE).read_bytes()
-        except OSError as error:
-            raise CertificateError(f"{CERTIFICATE_FILE}: {error.strerror}") from None
-        return cls(key, parse_pem(pem))
+        return cls(load_private_pem(folder / KEY_FILE), load_certificate(folder / CERTIFICATE_FILE))
 
 
 class _Member(NamedTuple):
@@ -253,6 +248,19 @@ def parse_pem(pem: bytes) -> x509.Certificate:
         return x509.load_pem_x509_certificate(pem)
     except (ValueError, x509.InvalidVersion):
         raise CertificateError("certificate: expected an X.509 certificate in PEM") from None
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """Read one PEM certificate.
+
+    Raises:
+        CertificateError: it cannot be read or is malformed.
+    """
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{path.name}: {error.strerror}") from None
+    return parse_pem(pem)
 
 
 def private_pem(key: Ed25519PrivateKey) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -51,6 +51,7 @@ from lepton_flwr.secagg.messages import (
     WorkRequest,
 )
 from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.roles import Members, Signer
 from lepton_flwr.secagg.transcript import (
     attestation_digest,
     from_bitmap,
@@ -60,24 +61,6 @@ from lepton_flwr.secagg.transcript import (
 )
 
 GCM_NONCE_BYTES = 12
-
-
-class Signer(Protocol):
-    """A client's long-term key."""
-
-    @property
-    def certificate(self) -> bytes:
-        """Device certificate (DER) or public key."""
-
-    def sign(self, message: bytes) -> bytes:
-        """Ed25519 signature, 64 bytes."""
-
-
-class Members(Protocol):
-    """This client's own list of who may take part; never the server's."""
-
-    def verify(self, credential: bytes, message: bytes, signature: bytes) -> bytes:
-        """The member's 32-byte public key, or raise a `PrivacyError`."""
 
 
 class Stage(StrEnum):

@@ -12,7 +12,6 @@ import numpy as np
 from lepton_flwr.crypto.identity import verify
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.secagg import keys, shamir
-from lepton_flwr.secagg.client import Members
 from lepton_flwr.secagg.errors import (
     AttestationError,
     KeyRecordError,
@@ -36,6 +35,7 @@ from lepton_flwr.secagg.messages import (
     WorkRequest,
 )
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.transcript import (
     attestation_digest,
     keys_digest,
