@@ -9,24 +9,30 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
 
 SEED_STATE = "seed_generator_state"
-_ENGINES = {"vectorized": "lepton_flwr.training.vectorized:VectorizedEngine"}
+HALF_LOSS_SCALE = 1024.0  # keeps float16 gradients of single examples from vanishing
+_BELOW = 1 - 2.0**-21  # more than the three float32 roundings after the norm can add
+_ENGINES = {
+    "bookkeeping": "lepton_flwr.training.bookkeeping:BookkeepingEngine",
+    "vectorized": "lepton_flwr.training.vectorized:VectorizedEngine",
+}
 
 
 class GradientEngine(ABC):
     """Computes the clipped sum for one compiled Keras model.
 
     Args:
-        model: a compiled, built model with one input and one output.
+        model: a compiled, built model.
 
     Raises:
-        ConfigError: the model is not compiled or built, or what it computes for one example
-            depends on the others (batch normalisation), or it keeps state about the examples.
+        ConfigError: the model is not compiled or built, or it keeps state about the examples
+            (batch normalisation).
     """
 
     name: ClassVar[str]
@@ -34,21 +40,33 @@ class GradientEngine(ABC):
     def __init__(self, model: Any) -> None:
         refuse_unusable(model)
         self.model = model
+        half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+        self.loss_scale = HALF_LOSS_SCALE if half else 1.0
 
     @abstractmethod
     def clipped_sum(
-        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor, l2_norm_clip: tf.Tensor
+        self,
+        x: Any,
+        y: Any,
+        mask: tf.Tensor,
+        l2_norm_clip: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
     ) -> list[tf.Tensor]:
         """Sum per-example gradients of the compiled loss, each clipped. Called in a tf.function.
 
+        The loss of an example is the compiled loss of a batch of one, times its weight. Weight
+        regularisation is left out: it depends on no example.
+
         Args:
-            x: inputs, shape (batch, ...); the batch dimension may be unknown.
-            y: labels, shape (batch, ...).
+            x: inputs, a tensor or nested tensors of shape (batch, ...); the batch dimension may be
+                unknown.
+            y: labels, likewise.
             mask: float32 of shape (batch,): 1 for an example, 0 for padding.
             l2_norm_clip: scalar float32, the bound C.
+            sample_weight: float32 of shape (batch,); None is 1 for all.
 
         Returns:
-            One tensor per `model.trainable_variables`, in their order and shapes.
+            One float32 tensor per `model.trainable_variables`, in their order and shapes.
 
         **Guarantee**: adding or removing one example changes the result by at most C in L2 norm
         over all tensors together (up to float32 rounding of the sum itself).
@@ -60,6 +78,35 @@ class GradientEngine(ABC):
         | gradient with NaN or infinity | exactly zero |
         | padding | exactly zero |
         """
+
+    def verify(self, x: Any, y: Any) -> None:
+        """Check that what one example contributes depends on no other.
+
+        Args:
+            x: specifications of the inputs, with an unknown batch dimension.
+            y: those of the labels.
+
+        Raises:
+            ConfigError: training updates state, or examples mix.
+        """
+        refuse_state(self.model, x)
+        refuse_mixing(self, x, y)
+
+
+def clip_factors(norms: tf.Tensor, mask: tf.Tensor, l2_norm_clip: tf.Tensor) -> tf.Tensor:
+    """What each example's gradient is multiplied with.
+
+    Args:
+        norms: float64 of shape (batch,), never below the true norms.
+        mask: float32 of shape (batch,).
+        l2_norm_clip: scalar.
+
+    Returns:
+        float64 of shape (batch,), at most 1; zero for padding and where a norm is not finite.
+    """
+    bound = tf.cast(l2_norm_clip, tf.float64) * _BELOW
+    counted = tf.math.is_finite(norms) & (mask > 0)
+    return tf.where(counted, tf.minimum(bound / norms, 1.0), 0.0)
 
 
 def get_engine(name: str) -> type[GradientEngine]:
@@ -80,27 +127,39 @@ def seed_states(model: Any) -> list[Any]:
 
 
 def refuse_unusable(model: Any) -> None:
-    """Check that per-example gradients of `model` exist and tell of nothing but their example.
+    """Check what can be checked of a model without data.
 
     Raises:
         ConfigError: with the remedy.
     """
     if not getattr(model, "compiled", False) or not model.built or model.loss is None:
         raise ConfigError("the model: expected one that is built and compiled with a loss")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ConfigError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs: expected "
-            "one of each; concatenate them"
-        )
-    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    if scaled or model.optimizer.loss_scale_factor is not None:
-        raise ConfigError("the optimizer scales the loss: expected none; use float32 or bfloat16")
     if not model.trainable_variables:
         raise ConfigError("the model has no trainable variables: expected at least one")
+    expected = input_specs(model)
+    if expected is not None:
+        refuse_state(model, expected)
 
-    row = tf.zeros([1, *model.inputs[0].shape[1:]], model.inputs[0].dtype)
+
+def input_specs(model: Any) -> Any:
+    """What a model takes: specifications, nested as its inputs are; None if it does not say."""
+    if not getattr(model, "inputs", None):
+        return None
+    inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
+    if isinstance(inputs, list) and len(inputs) == 1:
+        inputs = inputs[0]
+    return tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), inputs)
+
+
+def refuse_state(model: Any, x: Any) -> None:
+    """Check that training updates nothing but seeds besides the trainable variables.
+
+    Raises:
+        ConfigError: it does, with the remedy.
+    """
+    rows = tf.nest.map_structure(lambda spec: tf.zeros([1, *_known(spec)], spec.dtype), x)
     with keras.StatelessScope() as scope:
-        model(row, training=True)
+        model(rows, training=True)
     seeds = {id(v) for v in seed_states(model)}
     kept = [
         v.path
@@ -113,3 +172,51 @@ def refuse_unusable(model: Any) -> None:
             "noise, which would publish them: expected no such state; replace BatchNormalization "
             "by GroupNormalization or LayerNormalization, or freeze it (trainable = False)"
         )
+
+
+def refuse_mixing(engine: GradientEngine, x: Any, y: Any) -> None:
+    """Check on random rows that what a masked example holds changes nothing.
+
+    Raises:
+        ConfigError: it does: the model, its loss or a layer of its own looks across the batch.
+    """
+    rng = np.random.default_rng(1)
+    states = [(state, tf.identity(state.value)) for state in seed_states(engine.model)]
+    run = tf.function(engine.clipped_sum, autograph=False)
+    mask, clip = tf.constant([1.0, 0.0, 1.0]), tf.constant(1e6)
+    rows = tf.nest.map_structure(lambda spec: _random(rng, spec, 3), x)
+    labels = tf.nest.map_structure(lambda spec: _random(rng, spec, 3), y)
+    found = []
+    for scale in (1.0, 10.0, -3.0):
+        other = tf.nest.map_structure(lambda t: _with_row(t, rng, scale), rows)  # noqa: B023
+        for state, value in states:
+            state.assign(value)
+        found.append([part.numpy() for part in run(other, labels, mask, clip)])
+    for state, value in states:
+        state.assign(value)
+    size = max(float(np.abs(part).max(initial=0.0)) for part in found[0])
+    for other_sums in found[1:]:
+        for one, other in zip(found[0], other_sums, strict=True):
+            if not np.allclose(one, other, rtol=1e-4, atol=1e-5 * size, equal_nan=True):
+                raise ConfigError(
+                    "the gradient of one example depends on other examples of its batch: expected "
+                    "layers and a loss that treat each row by itself; look for operations across "
+                    "the batch axis"
+                )
+
+
+def _known(spec: tf.TensorSpec) -> list[int]:
+    return [8 if size is None else size for size in spec.shape[1:]]
+
+
+def _random(rng: np.random.Generator, spec: tf.TensorSpec, rows: int) -> tf.Tensor:
+    shape = [rows, *_known(spec)]
+    if spec.dtype.is_floating:
+        return tf.constant(rng.normal(size=shape), spec.dtype)
+    return tf.cast(rng.integers(0, 2, shape), spec.dtype)  # any table of ids has two rows
+
+
+def _with_row(values: tf.Tensor, rng: np.random.Generator, scale: float) -> tf.Tensor:
+    row = _random(rng, tf.TensorSpec([None, *values.shape[1:]], values.dtype), 1)
+    row = row * tf.cast(scale, row.dtype) if row.dtype.is_floating else row
+    return tf.concat([values[:1], row, values[2:]], axis=0)
