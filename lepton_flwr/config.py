@@ -20,7 +20,7 @@ from lepton_flwr.errors import ConfigError
 
 PARTITIONS = ("natural", "iid", "dirichlet", "shards")
 OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
-ENGINES = ("vectorized",)
+ENGINES = ("vectorized", "tensorflow-privacy")
 STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 
 

@@ -15,7 +15,10 @@ from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
 
 SEED_STATE = "seed_generator_state"
-_ENGINES = {"vectorized": "lepton_flwr.training.vectorized:VectorizedEngine"}
+_ENGINES = {
+    "vectorized": "lepton_flwr.training.vectorized:VectorizedEngine",
+    "tensorflow-privacy": "lepton_flwr.training.reference:TensorFlowPrivacyEngine",
+}
 
 
 class GradientEngine(ABC):
