@@ -20,7 +20,7 @@ from lepton_flwr.errors import ConfigError
 
 PARTITIONS = ("natural", "iid", "dirichlet", "shards")
 OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
-ENGINES = ("bookkeeping", "vectorized")
+ENGINES = ("bookkeeping", "vectorized", "tensorflow-privacy")
 STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 
 
@@ -160,7 +160,7 @@ class RecordDPConfig:
     epsilon: float = 3.0
     noise_multiplier: float = 0.0
     l2_norm_clip: float = 1.0
-    engine: str = "vectorized"
+    engine: str = "bookkeeping"
 
     def __post_init__(self) -> None:
         check.finite("dp.record.epsilon", self.epsilon, above=0)

@@ -43,15 +43,11 @@ def squares(values: tf.Tensor) -> tf.Tensor:
 
 
 def _row_sums(values: tf.Tensor) -> tf.Tensor:
-    """Per-example sums, float64 of shape (batch,); each block of 64 is added in float32."""
+    """Per-example sums, float64 of shape (batch,); at most 64 are added in float32."""
     count = math.prod(values.shape[1:])
-    rows = tf.reshape(values, [-1, count])
-    whole = count - count % _BLOCK
-    total = tf.cast(tf.reduce_sum(rows[:, whole:], axis=1), tf.float64)
-    if whole:
-        blocks = tf.reshape(rows[:, :whole], [-1, whole // _BLOCK, _BLOCK])
-        total += tf.reduce_sum(tf.cast(tf.reduce_sum(blocks, axis=2), tf.float64), axis=1)
-    return total
+    block = max(size for size in range(1, _BLOCK + 1) if count % size == 0)
+    blocks = tf.reshape(values, [-1, count // block, block])
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(blocks, axis=2), tf.float64), axis=1)
 
 
 class Contribution(ABC):

@@ -21,6 +21,7 @@ _BELOW = 1 - 2.0**-21  # more than the three float32 roundings after the norm ca
 _ENGINES = {
     "bookkeeping": "lepton_flwr.training.bookkeeping:BookkeepingEngine",
     "vectorized": "lepton_flwr.training.vectorized:VectorizedEngine",
+    "tensorflow-privacy": "lepton_flwr.training.reference:TensorFlowPrivacyEngine",
 }
 
 
