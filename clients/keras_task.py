@@ -35,13 +35,14 @@ def train(
     model = _load(task, weights)
     if task.noise_multiplier > 0:
         privacy = RecordPrivacy(task.l2_norm_clip, task.noise_multiplier, task.sampling_probability)
-        trainer: PrivateTrainer | PlainTrainer = PrivateTrainer(model, privacy, engine=task.engine)
+        trainer = PrivateTrainer(model, privacy, engine=task.engine)
+        trainer.fit(data.x_train, data.y_train, steps=task.local_steps, fresh_optimizer=True)
     else:
         # Of the rows, not of the node: the same seed gives the same order wherever they are.
         own = zlib.crc32(np.ascontiguousarray(data.x_train).data)
         order = np.random.default_rng([task.seed, server_round, own])
-        trainer = PlainTrainer(model, task.sampling_probability, order)
-    trainer.fit(data.x_train, data.y_train, steps=task.local_steps)
+        plain = PlainTrainer(model, task.sampling_probability, order)
+        plain.fit(data.x_train, data.y_train, steps=task.local_steps)
     return [np.asarray(weight) for weight in model.get_weights()]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lepton_flwr.errors import OutputError
-from lepton_flwr.runs.files import output_errors
+from lepton_flwr._files import output_errors
 from lepton_flwr.runs.history import number
 from lepton_flwr.runs.observer import RoundRecord
 

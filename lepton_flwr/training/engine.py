@@ -6,6 +6,7 @@ sampling, noise and scaling belong to the trainer (`private.py`).
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -37,6 +38,7 @@ class GradientEngine(ABC):
     """
 
     name: ClassVar[str]
+    alone: ClassVar[bool] = False  # whether an example is computed in a batch of its own
 
     def __init__(self, model: Any) -> None:
         refuse_unusable(model)
@@ -80,18 +82,30 @@ class GradientEngine(ABC):
         | padding | exactly zero |
         """
 
-    def verify(self, x: Any, y: Any) -> None:
-        """Check that what one example contributes depends on no other.
+    def verified(self, x: Any, y: Any, weights: Any) -> Callable[..., list[tf.Tensor]]:
+        """Compile `clipped_sum`, and check that no example's part of it depends on another.
 
         Args:
             x: specifications of the inputs, with an unknown batch dimension.
             y: those of the labels.
+            weights: that of the examples' weights, or an empty tuple.
+
+        Returns:
+            A function of inputs, labels, mask, clip norm and weights, as `clipped_sum`.
 
         Raises:
             ConfigError: training updates state, or examples mix.
         """
         refuse_state(self.model, x)
-        refuse_mixing(self, x, y)
+
+        def summed(x: Any, y: Any, mask: Any, clip: Any, weights: Any) -> list[tf.Tensor]:
+            return self.clipped_sum(x, y, mask, clip, None if weights == () else weights)
+
+        mask, clip = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
+        run = tf.function(summed, autograph=False, input_signature=[x, y, mask, clip, weights])
+        if not self.alone:
+            refuse_mixing(self.model, run, x, y, weights)
+        return run
 
 
 def clip_factors(norms: tf.Tensor, mask: tf.Tensor, l2_norm_clip: tf.Tensor) -> tf.Tensor:
@@ -175,29 +189,32 @@ def refuse_state(model: Any, x: Any) -> None:
         )
 
 
-def refuse_mixing(engine: GradientEngine, x: Any, y: Any) -> None:
+def refuse_mixing(
+    model: Any, run: Callable[..., list[tf.Tensor]], x: Any, y: Any, weights: Any
+) -> None:
     """Check on random rows that what a masked example holds changes nothing.
 
     Raises:
         ConfigError: it does: the model, its loss or a layer of its own looks across the batch.
     """
     rng = np.random.default_rng(1)
-    states = [(state, tf.identity(state.value)) for state in seed_states(engine.model)]
-    run = tf.function(engine.clipped_sum, autograph=False)
+    states = [(state, tf.identity(state.value)) for state in seed_states(model)]
     mask, clip = tf.constant([1.0, 0.0, 1.0]), tf.constant(1e6)
-    rows = tf.nest.map_structure(lambda spec: _random(rng, spec, 3), x)
-    labels = tf.nest.map_structure(lambda spec: _random(rng, spec, 3), y)
+    rows, labels = (
+        tf.nest.map_structure(lambda spec: _random(rng, spec, 3), part) for part in (x, y)
+    )
+    ones = tf.nest.map_structure(lambda spec: tf.ones([3], spec.dtype), weights)
     found = []
     for scale in (1.0, 10.0, -3.0):
-        other = tf.nest.map_structure(lambda t: _with_row(t, rng, scale), rows)  # noqa: B023
+        other = tf.nest.map_structure(lambda t, by=scale: _with_row(t, rng, by), rows)
         for state, value in states:
             state.assign(value)
-        found.append([part.numpy() for part in run(other, labels, mask, clip)])
+        found.append([part.numpy() for part in run(other, labels, mask, clip, ones)])
     for state, value in states:
         state.assign(value)
     size = max(float(np.abs(part).max(initial=0.0)) for part in found[0])
-    for other_sums in found[1:]:
-        for one, other in zip(found[0], other_sums, strict=True):
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
             if not np.allclose(one, other, rtol=1e-4, atol=1e-5 * size, equal_nan=True):
                 raise ConfigError(
                     "the gradient of one example depends on other examples of its batch: expected "

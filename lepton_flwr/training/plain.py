@@ -10,7 +10,7 @@ import tensorflow as tf
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.training.engine import seed_states
-from lepton_flwr.training.loop import as_tensors, batch_specs, cached, reset_optimizer, run_steps
+from lepton_flwr.training.loop import as_tensors, batch_specs, cached, reset_optimizer, run_epochs
 
 
 class PlainTrainer:
@@ -45,32 +45,33 @@ class PlainTrainer:
 
         Args and errors are those of `PrivateTrainer.fit`.
         """
-        inputs, labels = as_tensors(self.model, x, y)
-        specs = batch_specs(self.model, labels)
-        step = cached(self.model, ("plain", *specs), lambda: _build_step(self.model, *specs))
-        batch_size = max(1, round(self.sampling_probability * len(x)))
+        inputs, labels, num_records = as_tensors(self.model, x, y)
+        specs = batch_specs(inputs, labels)
+        key = ("plain", str(specs))
+        step = cached(self.model, key, lambda: _build_step(self.model, *specs))
+        batch_size = max(1, round(self.sampling_probability * num_records))
         waiting = np.empty(0, dtype=np.int64)
 
         def one_step() -> None:
             nonlocal waiting
             if waiting.size < batch_size:
-                waiting = self._order.permutation(len(x))
+                waiting = self._order.permutation(num_records)
             step(inputs, labels, tf.constant(waiting[:batch_size], tf.int64))
             waiting = waiting[batch_size:]
 
         reset_optimizer(self.model)
         for state in seed_states(self.model):
             state.assign(self._order.integers(2**31, size=2))
-        return run_steps(self.model, steps, callbacks, one_step)
+        return run_epochs(self.model, one_step, steps=steps, callbacks=callbacks)
 
 
 def _build_step(
-    model: Any, inputs_spec: tf.TensorSpec, labels_spec: tf.TensorSpec
+    model: Any, inputs_spec: Any, labels_spec: Any
 ) -> Callable[..., Any]:
     variables = model.trainable_variables
 
-    def step(x: tf.Tensor, y: tf.Tensor, indices: tf.Tensor) -> None:
-        batch_x, batch_y = tf.gather(x, indices), tf.gather(y, indices)
+    def step(x: Any, y: Any, indices: tf.Tensor) -> None:
+        batch_x, batch_y = tf.nest.map_structure(lambda t: tf.gather(t, indices), (x, y))
         with tf.GradientTape() as tape:
             loss = model.compute_loss(batch_x, batch_y, model(batch_x, training=True))
             loss = model.optimizer.scale_loss(loss)

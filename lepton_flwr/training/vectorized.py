@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from lepton_flwr.training.engine import GradientEngine, clip_factors, refuse_state, seed_states
+from lepton_flwr.training.engine import GradientEngine, clip_factors, seed_states
 from lepton_flwr.training.losses import one_loss
 
 
@@ -17,14 +17,11 @@ class VectorizedEngine(GradientEngine):
     """
 
     name: ClassVar[str] = "vectorized"
+    alone: ClassVar[bool] = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._seeds = seed_states(model)
-
-    def verify(self, x: Any, y: Any) -> None:  # noqa: ARG002
-        """See `GradientEngine.verify`; an example is computed alone, so none can mix."""
-        refuse_state(self.model, x)
 
     def clipped_sum(
         self,

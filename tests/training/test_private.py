@@ -7,7 +7,8 @@ from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 from lepton_flwr.training import private
 from lepton_flwr.training.models import ModelSpec, build, compile_model
-from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy, bucket
+from lepton_flwr.training.draws import bucket
+from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 
 SPEC = ModelSpec("mlp", (6,), 2, (8,))
 
@@ -45,7 +46,7 @@ def test_a_step_is_the_clipped_sum_over_the_expected_batch_size():
     model, (x, y) = new_model(), data()
     q, clip = 0.3, 0.05
     before = [v.numpy() for v in model.trainable_variables]
-    engine = private._engine_of(model, "vectorized")
+    engine = private._engine_of(model, "bookkeeping")
     stream = CipherStream(bytes(32))
     chosen = poisson_sample(CipherStream(bytes(32)), 60, q)
     mask = np.ones(chosen.size, np.float32)
@@ -112,25 +113,25 @@ def test_injected_streams_and_any_history_of_the_model_give_the_same_weights():
     model = new_model("adam", 0.01)
     start = model.get_weights()
     privacy = RecordPrivacy(1.0, 1.0, 0.4)
-    keyed(model, privacy).fit(x, y, steps=4)
+    keyed(model, privacy).fit(x, y, steps=4, fresh_optimizer=True)
     first = flat(model)
     keyed(model, RecordPrivacy(0.1, 3.0, 0.9), 1).fit(x[:20], y[:20], steps=3)
     model.set_weights(start)
-    keyed(model, privacy).fit(x, y, steps=4)
+    keyed(model, privacy).fit(x, y, steps=4, fresh_optimizer=True)
     np.testing.assert_array_equal(flat(model), first)
 
 
 def test_one_trace_serves_all_clients_settings_and_batch_sizes(monkeypatch):
-    from lepton_flwr.training.vectorized import VectorizedEngine
+    from lepton_flwr.training.bookkeeping import BookkeepingEngine
 
     traces = []
-    original = VectorizedEngine.clipped_sum
+    original = BookkeepingEngine.clipped_sum
 
     def counting(self, *args):
         traces.append(1)
         return original(self, *args)
 
-    monkeypatch.setattr(VectorizedEngine, "clipped_sum", counting)
+    monkeypatch.setattr(BookkeepingEngine, "clipped_sum", counting)
     model = new_model("adam", 0.01)
     sizes = set()
     for rows, q, clip in [(5, 0.01, 1.0), (60, 0.5, 2.0), (400, 0.1, 0.1), (400, 1.0, 0.1)]:
