@@ -9,16 +9,19 @@ from lepton_flwr import _validate as check
 from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.errors import ConfigError
 
+_CHUNK = 2**14
 _LARGEST_STDDEV = 2.0**58  # 9.42 standard deviations, the largest draw, still fit an int64
 
 
 class GaussianNoise:
     """Independent Gaussian draws by the Box-Muller transform of cipher bits.
 
-    Both uniforms have 64 bits, so a pair of draws misses the tail beyond 9.42 standard deviations
-    (mass 2^-64), and everything is computed in float64. A float still has gaps that the ideal
-    Gaussian has not (Mironov 2012): add float draws to values that are themselves rounded, and
-    prefer `rounded` on an integer grid wherever the release can live on one.
+    The radius has 64 random bits and a float64 logarithm, so a pair of draws misses the tail beyond
+    9.42 standard deviations (mass 2^-64). The angle has 64 bits too for float64 draws, and 32 bits
+    and float32 sine and cosine for float32 draws, whose rounding is as coarse as theirs. A float
+    has gaps that the ideal Gaussian has not (Mironov 2012): add float draws to values that are
+    themselves rounded, and prefer `rounded` on an integer grid wherever the release can live on
+    one.
 
     Args:
         stream: None takes a key from the operating system, which is what anything that protects
@@ -31,16 +34,38 @@ class GaussianNoise:
     def standard_normal(
         self, shape: int | tuple[int, ...], dtype: type[np.floating] = np.float64
     ) -> np.ndarray:
-        """Draws of N(0, 1) in `shape`; float32 ones are float64 draws, rounded once."""
-        count = math.prod(shape) if isinstance(shape, tuple) else shape
-        pairs = (count + 1) // 2
-        bits = self._stream.uint64(2 * pairs).astype(np.float64)
-        radius = np.sqrt(-2.0 * np.log((bits[:pairs] + 1.0) * 2.0**-64))
-        angle = bits[pairs:] * (2.0 * math.pi * 2.0**-64)
-        draws = np.empty(2 * pairs)
-        np.multiply(radius, np.cos(angle), out=draws[:pairs])
-        np.multiply(radius, np.sin(angle), out=draws[pairs:])
-        return draws[:count].reshape(shape).astype(dtype, copy=False)
+        """Draws of N(0, 1) in `shape`, of float64 or float32."""
+        draws = np.empty(shape, dtype)
+        self.fill(draws.reshape(-1), 1.0)
+        return draws
+
+    def fill(self, out: np.ndarray, stddev: float) -> None:
+        """Overwrite `out` by draws of N(0, stddev^2).
+
+        Args:
+            out: float64 or float32, shape (d,), contiguous.
+            stddev: the standard deviation.
+        """
+        for start in range(0, out.size, _CHUNK):  # small enough to stay in cache
+            self._fill(out[start : start + _CHUNK], stddev)
+
+    def _fill(self, out: np.ndarray, stddev: float) -> None:
+        pairs = (out.size + 1) // 2
+        radius = self._stream.uint64(pairs).astype(np.float64)
+        radius += 1.0
+        radius *= 2.0**-64
+        np.log(radius, out=radius)
+        radius *= -2.0
+        np.sqrt(radius, out=radius)
+        radius *= stddev
+        single = out.dtype == np.float32
+        bits = self._stream.uint32(pairs) if single else self._stream.uint64(pairs)
+        angle = bits.astype(out.dtype)
+        angle *= out.dtype.type(2.0 * math.pi * 2.0 ** (-32 if single else -64))
+        length = radius.astype(out.dtype, copy=False)
+        np.multiply(length, np.cos(angle), out=out[:pairs])
+        np.sin(angle, out=angle)
+        np.multiply(length[: out.size - pairs], angle[: out.size - pairs], out=out[pairs:])
 
     def rounded(self, shape: int | tuple[int, ...], stddev: float) -> np.ndarray:
         """Draws of N(0, stddev^2), each rounded to the nearest integer, int64.

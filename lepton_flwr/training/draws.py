@@ -1,31 +1,40 @@
-"""What a private step takes from the operating system's randomness: its batch and its noise."""
+"""What a private step takes from the data and from the operating system's randomness."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 
 _SMALLEST_BUCKET = 16
-_NO_ROW = -1
+_ALIGNMENT = 64  # bytes; TensorFlow takes arrays that start so without copying them
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The random part of one step.
+    """One step's batch and noise.
 
     Attributes:
-        rows: int64 indices of the batch's records; -1 is padding. The length is the truncated
-            batch size, or else one of few.
-        noise: float32 draws of N(0, 1), one per trainable parameter.
+        data: inputs, labels and example weights of the batch, nested as those of the data set.
+        mask: float32 of shape (batch,): 1 for an example, 0 for padding.
+        noise: float32 of shape (dimension,), of the step's standard deviation.
     """
 
-    rows: np.ndarray
+    data: Any
+    mask: np.ndarray
     noise: np.ndarray
+
+    def pieces(self, size: int) -> Iterator[tuple[Any, np.ndarray]]:
+        """Data and mask in pieces of at most `size` rows."""
+        for start in range(0, self.mask.size, size):
+            rows = slice(start, start + size)
+            yield tf.nest.map_structure(lambda a, r=rows: a[r], self.data), self.mask[rows]
 
 
 @dataclass(frozen=True)
@@ -33,35 +42,59 @@ class DrawSource:
     """Draws the batches and the noise of one data set.
 
     Attributes:
+        data: nested arrays of shape (n, ...).
         num_records: n.
         sampling_probability: q.
         truncated_batch_size: batches are cut to it, uniformly, and padded to it; None pads to the
             next of few sizes and never cuts.
+        multiple_of: batches are padded further to a multiple of this.
         dimension: number of trainable parameters.
+        stddev: standard deviation of the noise on each.
         sampling: where batches come from.
         noise: where the noise comes from.
     """
 
+    data: Any
     num_records: int
     sampling_probability: float
     truncated_batch_size: int | None
+    multiple_of: int
     dimension: int
+    stddev: float
     sampling: CipherStream
     noise: GaussianNoise
+    # Two of each, for one is filled while the other is in use; new memory is slow to touch.
+    _buffers: dict[tuple[int, int], Draw] = field(default_factory=dict, repr=False)
 
-    def draw(self) -> Draw:
-        """One step's draw, independent of all others."""
+    def draw(self, turn: int = 0) -> Draw:
+        """One step's draw, independent of all others; the next one of the same turn replaces it."""
+        rows = self.rows()
+        size = self.truncated_batch_size or bucket(rows.size)
+        size += -size % self.multiple_of
+        made = self._buffers.get((turn, size))
+        if made is None:
+            made = self._buffers[turn, size] = self._empty(size)
+        padded = np.zeros(size, dtype=np.int64)
+        padded[: rows.size] = rows
+        tf.nest.map_structure(
+            lambda source, out: np.take(source, padded, axis=0, out=out, mode="clip"),
+            self.data,
+            made.data,
+        )
+        made.mask[: rows.size] = 1.0
+        made.mask[rows.size :] = 0.0
+        self.noise.fill(made.noise, self.stddev)
+        return made
+
+    def rows(self) -> np.ndarray:
+        """A Poisson sample, cut if it is too large: increasing indices, int64."""
         rows = poisson_sample(self.sampling, self.num_records, self.sampling_probability)
         size = self.truncated_batch_size
-        if size is None:
-            size = bucket(rows.size)
-        elif rows.size > size:
-            # 64 random bits a record; which one goes where two are equal does not matter at 2^-64.
-            ranks = np.argpartition(self.sampling.uint64(rows.size), size)
-            rows = rows[np.sort(ranks[:size])]
-        padded = np.full(size, _NO_ROW, dtype=np.int64)
-        padded[: rows.size] = rows
-        return Draw(padded, self.noise.standard_normal(self.dimension, np.float32))
+        if size is not None and rows.size > size:
+            # The order of 64 random bits each is uniform but for ties, of chance 2^-64 a pair.
+            kept = np.argpartition(self.sampling.uint64(rows.size), size)[:size]
+            rows = rows[np.sort(kept)]
+        return rows
 
     @contextmanager
     def ahead(self, count: int) -> Iterator[Iterator[Draw]]:
@@ -70,12 +103,26 @@ class DrawSource:
             yield self._ahead(pool, count)
 
     def _ahead(self, pool: ThreadPoolExecutor, count: int) -> Iterator[Draw]:
-        waiting: Future[Draw] = pool.submit(self.draw)
-        for left in range(count - 1, -1, -1):
+        waiting: Future[Draw] = pool.submit(self.draw, 0)
+        for number in range(1, count + 1):
             ready = waiting.result()
-            if left:
-                waiting = pool.submit(self.draw)
+            if number < count:
+                waiting = pool.submit(self.draw, number % 2)
             yield ready
+
+    def _empty(self, size: int) -> Draw:
+        data = tf.nest.map_structure(
+            lambda source: _aligned((size, *source.shape[1:]), source.dtype), self.data
+        )
+        mask = _aligned((size,), np.dtype(np.float32))
+        return Draw(data, mask, _aligned((self.dimension,), np.dtype(np.float32)))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    num_bytes = int(np.prod(shape)) * dtype.itemsize
+    memory = np.zeros(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def bucket(size: int) -> int:

@@ -16,8 +16,8 @@ _INITIAL = "_lepton_initial"
 _Made = TypeVar("_Made")
 
 
-def as_tensors(model: Any, x: Any, y: Any) -> tuple[Any, Any, int]:
-    """Check a data set against the model and hand it to TensorFlow once.
+def as_arrays(model: Any, x: Any, y: Any) -> tuple[Any, Any, int]:
+    """Check a data set against the model.
 
     Args:
         model: a built Keras model.
@@ -25,7 +25,7 @@ def as_tensors(model: Any, x: Any, y: Any) -> tuple[Any, Any, int]:
         y: likewise for its outputs.
 
     Returns:
-        Inputs and labels as tensors, and the number of rows.
+        Inputs and labels as arrays of the types that the model takes, and the number of rows.
 
     Raises:
         DataError: no rows, different lengths, or rows of another shape.
@@ -47,11 +47,7 @@ def as_tensors(model: Any, x: Any, y: Any) -> tuple[Any, Any, int]:
     if min(sizes) == 0 or len(set(sizes)) > 1:
         rows, named = len(tf.nest.flatten(inputs)[0]), len(tf.nest.flatten(labels)[0])
         raise DataError(f"{rows} rows and {named} labels: expected as many, and at least one")
-    return (
-        tf.nest.map_structure(tf.convert_to_tensor, inputs),
-        tf.nest.map_structure(tf.convert_to_tensor, labels),
-        sizes[0],
-    )
+    return inputs, labels, sizes[0]
 
 
 def _as_rows(spec: tf.TensorSpec, x: Any) -> np.ndarray:
@@ -71,7 +67,7 @@ def _as_labels(y: Any) -> np.ndarray:
 
 
 def batch_specs(*data: Any) -> tuple[Any, ...]:
-    """Specifications of tensors with any number of rows: one trace for all clients."""
+    """Specifications of arrays with any number of rows: one trace for all clients."""
     return tuple(
         tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), part)
         for part in data

@@ -10,7 +10,7 @@ import tensorflow as tf
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.training.engine import seed_states
-from lepton_flwr.training.loop import as_tensors, batch_specs, cached, reset_optimizer, run_epochs
+from lepton_flwr.training.loop import as_arrays, batch_specs, cached, reset_optimizer, run_epochs
 
 
 class PlainTrainer:
@@ -45,8 +45,9 @@ class PlainTrainer:
 
         Args and errors are those of `PrivateTrainer.fit`.
         """
-        inputs, labels, num_records = as_tensors(self.model, x, y)
-        specs = batch_specs(inputs, labels)
+        inputs, labels, num_records = as_arrays(self.model, x, y)
+        data = tf.nest.map_structure(tf.convert_to_tensor, (inputs, labels))
+        specs = batch_specs(*data)
         key = ("plain", str(specs))
         step = cached(self.model, key, lambda: _build_step(self.model, *specs))
         batch_size = max(1, round(self.sampling_probability * num_records))
@@ -56,7 +57,7 @@ class PlainTrainer:
             nonlocal waiting
             if waiting.size < batch_size:
                 waiting = self._order.permutation(num_records)
-            step(inputs, labels, tf.constant(waiting[:batch_size], tf.int64))
+            step(*data, tf.constant(waiting[:batch_size], tf.int64))
             waiting = waiting[batch_size:]
 
         reset_optimizer(self.model)

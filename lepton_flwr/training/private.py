@@ -25,7 +25,7 @@ from lepton_flwr.privacy.noise import GaussianNoise
 from lepton_flwr.training import checkpoint
 from lepton_flwr.training.draws import DrawSource
 from lepton_flwr.training.engine import GradientEngine, get_engine, seed_states
-from lepton_flwr.training.loop import as_tensors, batch_specs, cached, reset_optimizer, run_epochs
+from lepton_flwr.training.loop import as_arrays, batch_specs, cached, reset_optimizer, run_epochs
 from lepton_flwr.training.step import CompiledStep, build_step
 from lepton_flwr.training.weighting import example_weights
 
@@ -254,7 +254,7 @@ class PrivateTrainer:
             ConfigError: a number is out of range, or the model mixes its examples.
             BudgetError: the steps asked for would exceed the budget; none was taken.
         """
-        inputs, labels, num_records = as_tensors(self.model, x, y)
+        inputs, labels, num_records = as_arrays(self.model, x, y)
         steps = steps_per_epoch(self.privacy.sampling_probability) if steps is None else steps
         check.integer("steps", steps, at_least=1)
         check.integer("epochs", epochs, at_least=1)
@@ -262,18 +262,20 @@ class PrivateTrainer:
         total = steps * (epochs - initial_epoch)
         self._refuse_overspending(num_records, total)
         weights = example_weights(labels, num_records, sample_weight, class_weight)
-        data = (inputs, labels, () if weights is None else tf.constant(weights))
+        data = (inputs, labels, () if weights is None else weights)
         step = _compiled_step(self.model, self.engine_name, data)
 
         privacy = self.privacy
-        stddev = privacy.noise_multiplier * privacy.l2_norm_clip
         expected = privacy.sampling_probability * num_records
-        settings = tf.constant([privacy.l2_norm_clip, stddev, expected], tf.float32)
+        settings = tf.constant([privacy.l2_norm_clip, 1 / expected], tf.float32)
         source = DrawSource(
+            data,
             num_records,
             privacy.sampling_probability,
             privacy.truncated_batch_size,
+            1 if self.physical_batch_size is None else self.physical_batch_size,
             sum(math.prod(v.shape) for v in self.model.trainable_variables),
+            privacy.noise_multiplier * privacy.l2_norm_clip / expected,
             self._sampling,
             self._noise,
         )
@@ -287,7 +289,7 @@ class PrivateTrainer:
             def one_step() -> None:
                 draw = next(draws)
                 self.steps_taken += 1  # before the release, which may fail half-way
-                step.run(data, draw.rows, draw.noise, settings, self.physical_batch_size)
+                step.run(draw, settings, self.physical_batch_size)
 
             return run_epochs(
                 self.model,

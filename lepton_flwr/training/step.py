@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lepton_flwr.training.draws import Draw
 from lepton_flwr.training.engine import GradientEngine
 from lepton_flwr.training.losses import regularisation
 
@@ -26,28 +27,22 @@ class CompiledStep:
     clipped_sum: Callable[..., list[tf.Tensor]]
     release: Callable[..., None]
 
-    def run(
-        self, data: tuple[Any, ...], rows: Any, noise: Any, settings: tf.Tensor, piece: int | None
-    ) -> None:
+    def run(self, draw: Draw, settings: tf.Tensor, piece: int | None) -> None:
         """One private step.
 
         Args:
-            data: inputs, labels and example weights of all records.
-            rows: int64 indices of the batch, -1 for padding.
-            noise: float32 draws of N(0, 1), one per trainable parameter.
-            settings: float32: clip norm, noise standard deviation, expected batch size.
+            draw: the batch, and noise that is scaled for the mean.
+            settings: float32: clip norm, and one over the expected batch size.
             piece: rows computed at a time; None takes all at once.
         """
-        if piece is None or len(rows) <= piece:
-            self.at_once(*data, rows, noise, settings)
+        if piece is None or draw.mask.size <= piece:
+            self.at_once(*draw.data, draw.mask, draw.noise, settings)
             return
-        padding = -len(rows) % piece
-        pieces = tf.reshape(tf.pad(rows, [[0, padding]], constant_values=-1), [-1, piece])
-        total: Sequence[tf.Tensor] | None = None
-        for part in pieces:
-            sums = self.clipped_sum(*data, part, settings)
+        total: list[tf.Tensor] | None = None
+        for data, mask in draw.pieces(piece):
+            sums = self.clipped_sum(*data, mask, settings)
             total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
-        self.release(total, noise, settings)
+        self.release(total, draw.noise, settings)
 
 
 def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> CompiledStep:
@@ -55,9 +50,9 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
 
     Args:
         engine: computes clipped sums.
-        x: specifications of all inputs.
-        y: specifications of all labels.
-        weights: specification of all examples' weights, or an empty tuple.
+        x: specifications of the inputs.
+        y: specifications of the labels.
+        weights: specification of the examples' weights, or an empty tuple.
 
     Raises:
         ConfigError: the examples of a batch depend on each other; see `GradientEngine.verified`.
@@ -68,44 +63,39 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
     sizes = [math.prod(v.shape) for v in variables]
     penalised = any(v.regularizer is not None for v in variables)
 
-    def clipped_sum(
-        x: Any, y: Any, weights: Any, indices: tf.Tensor, settings: tf.Tensor
-    ) -> list[tf.Tensor]:
-        rows = tf.maximum(indices, 0)
-        mask = tf.cast(indices >= 0, tf.float32)
-        x, y, weights = tf.nest.map_structure(lambda t: tf.gather(t, rows), (x, y, weights))
-        return summed(x, y, mask, settings[0], weights)
+    def clipped_sum(x: Any, y: Any, weights: Any, mask: Any, settings: Any) -> list[tf.Tensor]:
+        sums: list[tf.Tensor] = summed(x, y, mask, settings[0], weights)
+        return sums
 
     def release(sums: Sequence[tf.Tensor], noise: tf.Tensor, settings: tf.Tensor) -> None:
-        draws = tf.split(noise * settings[1], sizes)
+        draws = tf.split(noise, sizes)
         gradients = [
-            (total + tf.reshape(draw, v.shape)) / settings[2]
+            total * settings[1] + tf.reshape(draw, v.shape)
             for total, draw, v in zip(sums, draws, variables, strict=True)
         ]
-        if penalised:  # penalties tell of weights that are released already
+        if penalised:  # penalties tell of weights, which are released already
             with tf.GradientTape() as tape:
                 penalty = regularisation(model)
             extra = tape.gradient(penalty, variables, unconnected_gradients="zero")
             gradients = [g + tf.cast(e, g.dtype) for g, e in zip(gradients, extra, strict=True)]
-        _apply(model.optimizer, [tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)], variables)
+        cast = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
+        _apply(model.optimizer, cast, variables)
 
-    def at_once(x: Any, y: Any, weights: Any, indices: Any, noise: Any, settings: Any) -> None:
-        release(clipped_sum(x, y, weights, indices, settings), noise, settings)
+    def at_once(x: Any, y: Any, weights: Any, mask: Any, noise: Any, settings: Any) -> None:
+        release(clipped_sum(x, y, weights, mask, settings), noise, settings)
 
-    indices = tf.TensorSpec([None], tf.int64)
+    mask = tf.TensorSpec([None], tf.float32)
     flat = tf.TensorSpec([sum(sizes)], tf.float32)
-    settings = tf.TensorSpec([3], tf.float32)
+    settings = tf.TensorSpec([2], tf.float32)
     sums = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
 
     def compiled(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-        made: Callable[..., Any] = tf.function(
-            function, autograph=False, input_signature=signature
-        )
+        made: Callable[..., Any] = tf.function(function, autograph=False, input_signature=signature)
         return made
 
     return CompiledStep(
-        at_once=compiled(at_once, x, y, weights, indices, flat, settings),
-        clipped_sum=compiled(clipped_sum, x, y, weights, indices, settings),
+        at_once=compiled(at_once, x, y, weights, mask, flat, settings),
+        clipped_sum=compiled(clipped_sum, x, y, weights, mask, settings),
         release=compiled(release, sums, flat, settings),
     )
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import DataError
@@ -19,7 +18,7 @@ def example_weights(
     """One weight per example, as Keras combines them: sample weight times class weight.
 
     Args:
-        labels: tensor of shape (n,), (n, 1), or one-hot (n, classes).
+        labels: array of shape (n,), (n, 1), or one-hot (n, classes).
         num_records: n.
         sample_weight: shape (n,); None is 1 for all.
         class_weight: class to weight; classes left out weigh 1.
@@ -54,11 +53,10 @@ def example_weights(
 
 
 def _classes(labels: Any) -> np.ndarray:
-    if not isinstance(labels, tf.Tensor):
+    if not isinstance(labels, np.ndarray):
         raise DataError("class_weight: expected a model with one output; use sample_weight")
-    classes = labels.numpy()
-    if classes.ndim == 2 and classes.shape[1] > 1:
-        return np.asarray(classes.argmax(axis=1))
-    if classes.ndim > 2:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return np.asarray(labels.argmax(axis=1))
+    if labels.ndim > 2:
         raise DataError("class_weight: expected one class per row; use sample_weight")
-    return np.asarray(classes.reshape(len(classes)))
+    return labels.reshape(len(labels))
