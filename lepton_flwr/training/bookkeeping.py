@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from lepton_flwr.training.capture import UnsupportedError, per_example
-from lepton_flwr.training.contributions import Contribution, Outer
+from lepton_flwr.training.contributions import Contribution, Outer, wide
 from lepton_flwr.training.engine import GradientEngine, clip_factors
 from lepton_flwr.training.losses import example_losses
 from lepton_flwr.training.measure import fastest
@@ -81,7 +81,7 @@ class BookkeepingEngine(GradientEngine):
 
         def plain() -> list[tf.Tensor]:
             weights = clip_factors(norms, mask, l2_norm_clip)
-            return [part.weighted_sum(tf.cast(weights, tf.float32)) for part in present]
+            return [part.weighted_sum(weights) for part in present]
 
         def careful() -> list[tf.Tensor]:
             """Some square overflows float32, or some gradient is not finite."""
@@ -89,13 +89,13 @@ class BookkeepingEngine(GradientEngine):
             squared = [scale**2 * part.squared_norms() for part, scale in tamed]
             weights = clip_factors(tf.sqrt(tf.add_n(squared)), mask, l2_norm_clip)
             return [
-                part.weighted_sum(tf.cast(tf.where(weights > 0, weights * scale, 0.0), tf.float32))
+                part.weighted_sum(tf.where(weights > 0, weights * scale, 0.0))
                 for part, scale in tamed
             ]
 
         sums = iter(tf.cond(tf.reduce_all(tf.math.is_finite(norms)), plain, careful))
         return [
-            tf.zeros(v.shape) if part is None else tf.reshape(next(sums), v.shape)
+            tf.zeros(v.shape, wide(v.value).dtype) if part is None else tf.reshape(next(sums), v.shape)
             for part, v in zip(parts, self.model.trainable_variables, strict=True)
         ]
 
@@ -114,8 +114,7 @@ def _quickest(part: Contribution) -> Contribution:
     def run(ghost: bool) -> Any:
         def way(a: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
             outer = replace(part, a=a, g=g, ghost=ghost)
-            weights = tf.cast(1.0 / (1.0 + outer.squared_norms()), tf.float32)
-            return outer.weighted_sum(weights)
+            return outer.weighted_sum(1.0 / (1.0 + outer.squared_norms()))
 
         return way
 

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from lepton_flwr.errors import ConfigError
-from lepton_flwr.training.contributions import Contribution, combined
+from lepton_flwr.training.contributions import Contribution, combined, wide
 
 # Pairs of a variable and something; Keras variables cannot be keys.
 Parts = list[tuple[Any, Contribution]]
@@ -107,7 +107,7 @@ def per_example(
         model: the Keras model.
         rules: by the id of each layer that has weights of its own: the layer and its rule.
         x: inputs.
-        losses: from the model's outputs to per-example losses, float32 of shape (batch,).
+        losses: from the model's outputs to per-example losses, of shape (batch,).
         loss_scale: what losses are multiplied with before the backward pass; the gradients are
             divided by it.
 
@@ -141,7 +141,7 @@ def per_example(
     for tap, gradient in zip(taps, gradients, strict=False):
         if gradient is None:
             continue
-        gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32) / loss_scale
+        gradient = wide(tf.convert_to_tensor(gradient)) / loss_scale
         for variable, part in tap.explain(gradient):
             if id(variable) in found:
                 found[id(variable)].append(part)

@@ -21,9 +21,14 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-_ULP = 2.0**-24  # unit round-off of float32
-_TINY = 2.0**-126  # float32 results below it may be flushed to zero
-_BLOCK = 64  # so many are added in float32, in whatever order, and the rest in float64
+# Of a type: its unit round-off, and the number below which a result may be flushed to zero.
+_PRECISION = {tf.float32: (2.0**-24, 2.0**-126), tf.float64: (2.0**-53, 2.0**-1022)}
+_BLOCK = 64  # so many are added in the type itself, in whatever order, and the rest in float64
+
+
+def wide(values: tf.Tensor) -> tf.Tensor:
+    """Float64 as it is, everything else as float32."""
+    return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
 
 
 def squares(values: tf.Tensor) -> tf.Tensor:
@@ -34,16 +39,17 @@ def squares(values: tf.Tensor) -> tf.Tensor:
 
     Returns:
         float64 of shape (batch,), never below the exact sum, and above it by at most a relative
-        8e-6 and 2^-126 an element; not finite where a value is not, or where squares overflow
-        float32.
+        8e-6 and 2^-126 an element in float32; not finite where a value is not, or where squares
+        overflow.
     """
+    values = wide(values)
+    ulp, tiny = _PRECISION[values.dtype]
     count = math.prod(values.shape[1:])
-    total = _row_sums(tf.square(tf.cast(values, tf.float32)))
-    return total * (1 + (_BLOCK + 1) * _ULP) + count * _TINY
+    return _row_sums(tf.square(values)) * (1 + (_BLOCK + 2) * ulp) + count * tiny
 
 
 def _row_sums(values: tf.Tensor) -> tf.Tensor:
-    """Per-example sums, float64 of shape (batch,); at most 64 are added in float32."""
+    """Per-example sums, float64 of shape (batch,); at most 64 are added in their own type."""
     count = math.prod(values.shape[1:])
     block = max(size for size in range(1, _BLOCK + 1) if count % size == 0)
     blocks = tf.reshape(values, [-1, count // block, block])
@@ -59,15 +65,15 @@ class Contribution(ABC):
 
     @abstractmethod
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
-        """Sum over examples of weight times gradient; float32 in the variable's shape.
+        """Sum over examples of weight times gradient, in the variable's shape.
 
         Args:
-            weights: float32 of shape (batch,).
+            weights: float64 of shape (batch,).
         """
 
     @abstractmethod
     def formed(self) -> tf.Tensor:
-        """The gradients themselves, float32 of shape (batch, *variable shape)."""
+        """The gradients themselves, of shape (batch, *variable shape)."""
 
     @abstractmethod
     def tamed(self) -> tuple[Self, tf.Tensor]:
@@ -97,7 +103,7 @@ class Summed(Contribution):
             values: gradients of the broadcast result, shape (batch, ...).
             shape: the variable's shape, aligned with the last axes of `values`.
         """
-        values = tf.cast(values, tf.float32)
+        values = wide(values)
         lead = values.shape.rank - len(shape)
         ones = [lead + i for i, size in enumerate(shape) if size == 1]
         axes = [axis for axis in [*range(1, lead), *ones] if values.shape[axis] != 1]
@@ -115,10 +121,10 @@ class Summed(Contribution):
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         """See `Contribution`."""
-        rows = tf.reshape(self.values, [tf.shape(self.values)[0], math.prod(self.values.shape[1:])])
-        return tf.reshape(
-            tf.linalg.matvec(rows, weights, transpose_a=True), self.values.shape[1:]
-        )
+        values = wide(self.values)
+        rows = tf.reshape(values, [-1, math.prod(values.shape[1:])])
+        total = tf.linalg.matvec(rows, tf.cast(weights, rows.dtype), transpose_a=True)
+        return tf.reshape(total, values.shape[1:])
 
     def formed(self) -> tf.Tensor:
         """See `Contribution`."""
@@ -159,24 +165,25 @@ class Outer(Contribution):
             return squares(self.a) * squares(self.g)
         if not self.ghost:
             return squares(self._products)
-        a, g = tf.cast(self.a, tf.float32), tf.cast(self.g, tf.float32)
+        a, g = wide(self.a), wide(self.g)
         products = tf.matmul(a, a, transpose_b=True) * tf.matmul(g, g, transpose_b=True)
         lengths = tf.sqrt(tf.reduce_sum(a * a, axis=-1) * tf.reduce_sum(g * g, axis=-1))
         entries = a.shape[-1] + g.shape[-1] + _BLOCK + 4
+        ulp, tiny = _PRECISION[a.dtype]
         worst = _row_sums(tf.square(tf.reduce_sum(lengths, axis=-1, keepdims=True)))
         positions = math.prod(a.shape[1:-1])
-        floor = positions**2 * entries * _TINY
-        return tf.maximum(_row_sums(products), 0.0) + 1.01 * entries * _ULP * worst + floor
+        floor = positions**2 * entries * tiny
+        return tf.maximum(_row_sums(products), 0.0) + 1.01 * entries * ulp * worst + floor
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         """See `Contribution`."""
         if not self._single and not self.ghost:
             formed = self._products
-            flat = tf.reshape(formed, [tf.shape(formed)[0], math.prod(formed.shape[1:])])
-            total = tf.linalg.matvec(flat, weights, transpose_a=True)
+            flat = tf.reshape(formed, [-1, math.prod(formed.shape[1:])])
+            total = tf.linalg.matvec(flat, tf.cast(weights, flat.dtype), transpose_a=True)
             return self._arranged(tf.reshape(total, formed.shape[1:]), 0)
-        a, g = tf.cast(self.a, tf.float32), tf.cast(self.g, tf.float32)
-        g = g * tf.reshape(weights, [-1] + [1] * (g.shape.rank - 1))
+        a, g = wide(self.a), wide(self.g)
+        g = g * tf.reshape(tf.cast(weights, g.dtype), [-1] + [1] * (g.shape.rank - 1))
         groups = a.shape[1:-2]
         if groups.rank:  # batch and positions side by side, in each group
             order = [*range(1, a.shape.rank - 2), 0, a.shape.rank - 2, a.shape.rank - 1]
@@ -204,7 +211,7 @@ class Outer(Contribution):
         """Shape (batch, ..., fan-in, fan-out); made once."""
         kept: tf.Tensor | None = vars(self).get("_kept")
         if kept is None:
-            a, g = tf.cast(self.a, tf.float32), tf.cast(self.g, tf.float32)
+            a, g = wide(self.a), wide(self.g)
             kept = tf.matmul(a, g, transpose_a=True)
             vars(self)["_kept"] = kept
         return kept
@@ -237,7 +244,8 @@ class Lookup(Contribution):
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         """See `Contribution`."""
-        g = tf.cast(self.g, tf.float32) * weights[:, tf.newaxis, tf.newaxis]
+        g = wide(self.g)
+        g = g * tf.cast(weights, g.dtype)[:, tf.newaxis, tf.newaxis]
         return tf.math.unsorted_segment_sum(
             tf.reshape(g, [-1, self.g.shape[-1]]), tf.reshape(self.ids, [-1]), self.num_rows
         )
@@ -248,7 +256,7 @@ class Lookup(Contribution):
 
     def as_outer(self) -> Outer:
         """The same gradients as outer products with one-hot rows."""
-        one_hot = tf.one_hot(self.ids, self.num_rows, dtype=tf.float32)
+        one_hot = tf.one_hot(self.ids, self.num_rows, dtype=wide(self.g).dtype)
         return Outer(one_hot, self.g, (self.num_rows, self.g.shape[-1]), ghost=True)
 
     def tamed(self) -> tuple[Self, tf.Tensor]:
@@ -261,7 +269,7 @@ class Lookup(Contribution):
         batch, positions = tf.unstack(tf.shape(self.ids))
         order = tf.argsort(self.ids, axis=1, stable=True)
         ids = tf.gather(self.ids, order, batch_dims=1)
-        g = tf.gather(tf.cast(self.g, tf.float32), order, batch_dims=1)
+        g = tf.gather(wide(self.g), order, batch_dims=1)
         first = tf.concat([tf.ones([batch, 1], tf.bool), ids[:, 1:] != ids[:, :-1]], axis=1)
         segments = tf.cumsum(tf.cast(tf.reshape(first, [-1]), tf.int32)) - 1
         rows = tf.math.segment_sum(tf.reshape(g, [-1, self.g.shape[-1]]), segments)
@@ -282,15 +290,15 @@ def combined(parts: Sequence[Contribution]) -> Contribution:
     if all(isinstance(part, Outer) and part.arrange is None for part in outers):
         joined: list[Any] = [part for part in outers if isinstance(part, Outer)]
         if len({(p.a.shape.rank, p.a.shape[-1], p.g.shape[-1]) for p in joined}) == 1:
-            a = tf.concat([tf.cast(part.a, tf.float32) for part in joined], axis=-2)
-            g = tf.concat([tf.cast(part.g, tf.float32) for part in joined], axis=-2)
+            a = tf.concat([wide(part.a) for part in joined], axis=-2)
+            g = tf.concat([wide(part.g) for part in joined], axis=-2)
             ghost = any(part.ghost for part in joined)
             return Outer(a, g, joined[0].shape, ghost=ghost)
     return Summed(tf.add_n([part.formed() for part in parts]))
 
 
 def _unit(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    values = tf.cast(values, tf.float32)
+    values = wide(values)
     axes = list(range(1, values.shape.rank))
     finite = tf.reduce_sum(values * 0.0, axis=axes) == 0.0  # NaN where a value is not finite
     largest = tf.reduce_max(tf.abs(values), axis=axes)

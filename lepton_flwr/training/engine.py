@@ -69,7 +69,8 @@ class GradientEngine(ABC):
             sample_weight: float32 of shape (batch,); None is 1 for all.
 
         Returns:
-            One float32 tensor per `model.trainable_variables`, in their order and shapes.
+            One tensor per `model.trainable_variables`, in their order and shapes, float32 or, for
+            float64 models, float64.
 
         **Guarantee**: adding or removing one example changes the result by at most C in L2 norm
         over all tensors together (up to float32 rounding of the sum itself).

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lepton_flwr.training.contributions import wide
+
 _MASK = "_keras_mask"
 
 
@@ -21,7 +23,7 @@ def example_losses(
         sample_weight: float32 of shape (batch,), or None.
 
     Returns:
-        float32 of shape (batch,), without weight regularisation.
+        float32 (float64 for a float64 loss) of shape (batch,), without weight regularisation.
     """
     flat = tf.nest.flatten(outputs)
     masks = [getattr(output, _MASK, None) for output in flat]
@@ -48,19 +50,18 @@ def example_losses(
 
 
 def one_loss(model: Any, y: Any, outputs: Any, sample_weight: tf.Tensor | None) -> tf.Tensor:
-    """The compiled loss of a batch of one, without weight regularisation; float32, a scalar."""
+    """The compiled loss of a batch of one, a scalar without weight regularisation."""
     # In a scope Keras looks for the weights that are penalised nowhere else.
     penalised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
     with keras.StatelessScope(penalised, collect_losses=True):
         loss = model.compute_loss(y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
-    return tf.cast(loss, tf.float32) - regularisation(model)
+    loss = wide(loss)
+    return loss - tf.cast(regularisation(model), loss.dtype)
 
 
 def regularisation(model: Any) -> tf.Tensor:
-    """The weights' own penalties: they depend on no example. float32, a scalar."""
+    """The weights' own penalties: they depend on no example. A scalar."""
     penalties = [
-        tf.cast(v.regularizer(v), tf.float32)
-        for v in model.trainable_variables
-        if v.regularizer is not None
+        wide(v.regularizer(v)) for v in model.trainable_variables if v.regularizer is not None
     ]
     return tf.add_n(penalties) if penalties else tf.constant(0.0)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lepton_flwr.training.contributions import wide
 from lepton_flwr.training.draws import Draw
 from lepton_flwr.training.engine import GradientEngine
 from lepton_flwr.training.losses import regularisation
@@ -70,7 +71,8 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
     def release(sums: Sequence[tf.Tensor], noise: tf.Tensor, settings: tf.Tensor) -> None:
         draws = tf.split(noise, sizes)
         gradients = [
-            total * settings[1] + tf.reshape(draw, v.shape)
+            total * tf.cast(settings[1], total.dtype)
+            + tf.cast(tf.reshape(draw, v.shape), total.dtype)
             for total, draw, v in zip(sums, draws, variables, strict=True)
         ]
         if penalised:  # penalties tell of weights, which are released already
@@ -87,7 +89,7 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
     mask = tf.TensorSpec([None], tf.float32)
     flat = tf.TensorSpec([sum(sizes)], tf.float32)
     settings = tf.TensorSpec([2], tf.float32)
-    sums = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
+    sums = [tf.TensorSpec(v.shape, wide(v.value).dtype) for v in variables]
 
     def compiled(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
         made: Callable[..., Any] = tf.function(function, autograph=False, input_signature=signature)

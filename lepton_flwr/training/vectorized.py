@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
+from lepton_flwr.training.contributions import wide
 from lepton_flwr.training.engine import GradientEngine, clip_factors, seed_states
 from lepton_flwr.training.losses import one_loss
 
@@ -41,13 +42,13 @@ class VectorizedEngine(GradientEngine):
         squares = [tf.reduce_sum(tf.square(tf.cast(g, tf.float64)), axis=1) for g in rows]
         norms = tf.sqrt(tf.add_n(squares))
         finite = tf.math.is_finite(norms)
-        factors = tf.cast(clip_factors(norms, mask, l2_norm_clip), tf.float32)
+        factors = clip_factors(norms, mask, l2_norm_clip)
         rows = tf.cond(
             tf.reduce_all(finite),
             lambda: rows,
-            lambda: [tf.where(finite[:, tf.newaxis], g, 0.0) for g in rows],
+            lambda: [tf.where(finite[:, tf.newaxis], g, tf.zeros_like(g)) for g in rows],
         )
-        sums = [tf.linalg.matvec(g, factors, transpose_a=True) for g in rows]
+        sums = [tf.linalg.matvec(g, tf.cast(factors, g.dtype), transpose_a=True) for g in rows]
         return [tf.reshape(s, shape) for s, shape in zip(sums, shapes, strict=True)]
 
     def _example_gradient(self, example: Any) -> list[tf.Tensor]:
@@ -61,12 +62,10 @@ class VectorizedEngine(GradientEngine):
             with keras.StatelessScope(state, collect_losses=True) as scope:
                 outputs = self.model(x, training=True)
                 loss = one_loss(self.model, y, outputs, weights[0] if weights else None)
-                added = [tf.cast(loss, tf.float32) for loss in scope.losses]
+                added = [tf.cast(extra, loss.dtype) for extra in scope.losses]
             scaled = tf.add_n([loss, *added]) * self.loss_scale
         gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
-        return [
-            tf.cast(tf.convert_to_tensor(g), tf.float32) / self.loss_scale for g in gradients
-        ]
+        return [wide(tf.convert_to_tensor(g)) / self.loss_scale for g in gradients]
 
     def _example_seeds(self, batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Per seed state, int64 of shape (batch, 2); the state moves on by one draw."""

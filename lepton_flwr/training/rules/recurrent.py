@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from lepton_flwr.training.capture import Parts, Site
-from lepton_flwr.training.contributions import Outer, Summed
+from lepton_flwr.training.contributions import Outer, Summed, wide
 from lepton_flwr.training.rules import biases, register
 
 layers = keras.layers
@@ -136,7 +136,7 @@ def gru(
     seen: list[tf.Tensor] = []
 
     def explain(g: tf.Tensor) -> Parts:
-        before, reset = (tf.cast(part, tf.float32) for part in seen)
+        before, reset = (wide(part) for part in seen)
         gates, candidate = g[..., : 2 * units], g[..., 2 * units :]
         found: Parts = [(cell.kernel, Outer(sequences, g, tuple(cell.kernel.shape)))]
         if not cell.reset_after:
