@@ -85,7 +85,8 @@ def _on_keras_3(dp_keras_model: ModuleType) -> Callable[..., Any]:
             return self.model(rows, training=training)
 
         def compiled_loss(self, y: tf.Tensor, predicted: Any, **_: Any) -> Any:
-            return one_loss(self.model, y, predicted, self.weight)
+            loss = one_loss(self.model, y, predicted, self.weight)
+            return tf.add_n([loss, *(tf.cast(added, loss.dtype) for added in self.scope.losses)])
 
     base: Any = dp_keras_model.make_dp_model_class(Model)
 
