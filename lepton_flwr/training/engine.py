@@ -100,7 +100,8 @@ class GradientEngine(ABC):
         refuse_state(self.model, x)
 
         def summed(x: Any, y: Any, mask: Any, clip: Any, weights: Any) -> list[tf.Tensor]:
-            return self.clipped_sum(x, y, mask, clip, None if weights == () else weights)
+            weights = None if isinstance(weights, tuple) else weights
+            return self.clipped_sum(x, y, mask, clip, weights)
 
         mask, clip = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
         run = tf.function(summed, autograph=False, input_signature=[x, y, mask, clip, weights])

@@ -4,6 +4,7 @@ import pytest
 
 from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.errors import ConfigError, DataError
+from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 from lepton_flwr.training import private
 from lepton_flwr.training.models import ModelSpec, build, compile_model
@@ -224,3 +225,126 @@ def test_data_that_does_not_fit_is_refused():
             trainer.fit(bad_x, bad_y, steps=1)
     with pytest.raises(ConfigError, match="steps"):
         trainer.fit(x, y, steps=0)
+
+
+def test_a_batch_in_pieces_is_the_same_release_with_noise_once():
+    x, y = data(200)
+    ends = []
+    for piece in (None, 7):
+        model = new_model()
+        noise = GaussianNoise(CipherStream(bytes(32)))
+        trainer = PrivateTrainer(
+            model,
+            RecordPrivacy(0.3, 1.0, 0.4),
+            physical_batch_size=piece,
+            noise=noise,
+            sampling=CipherStream(bytes([9] * 32)),
+        )
+        trainer.fit(x, y, steps=3)
+        ends.append(flat(model))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)
+
+
+def test_penalties_of_weights_are_added_to_the_release_unclipped():
+    x, y = data()
+    x[:] = np.nan
+    model = keras.Sequential([keras.Input((6,))])
+    model.add(keras.layers.Dense(1, use_bias=False, kernel_regularizer=keras.regularizers.L2(5.0)))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    before = flat(model)
+    PrivateTrainer(model, RecordPrivacy(1e-3, 1.0, 0.5), noise=Constant(0.0)).fit(x, y, steps=1)
+    np.testing.assert_allclose(flat(model), before - 0.01 * 2 * 5.0 * before, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["wrapper", "factor"])
+def test_an_optimizer_that_scales_losses_makes_the_same_step(scaling):
+    x, y = data()
+    ends = []
+    for optimizer in (
+        keras.optimizers.SGD(1.0),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=512.0)
+        if scaling == "wrapper"
+        else keras.optimizers.SGD(1.0, loss_scale_factor=512.0),
+    ):
+        model = new_model()
+        model.compile(optimizer, model.loss)
+        keyed(model, RecordPrivacy(0.3, 1.0, 0.4)).fit(x, y, steps=3)
+        ends.append(flat(model))
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_noise_of_a_calibrated_trainer_keeps_to_its_epsilon():
+    model, (x, y) = new_model(), data(600)
+    x_test, y_test = data(50)
+    trainer = PrivateTrainer.from_epsilon(
+        model,
+        epsilon=2.0,
+        delta=1e-5,
+        num_records=600,
+        batch_size=60,
+        epochs=2,
+        l2_norm_clip=1.0,
+    )
+    assert trainer.privacy.sampling_probability == 0.1
+    assert trainer.privacy.truncated_batch_size % 8 == 0
+    assert 60 < trainer.privacy.truncated_batch_size < 120
+    model.compile("sgd", model.loss, metrics=["accuracy"])
+    history = trainer.fit(x, y, epochs=2, validation_data=(x_test, y_test)).history
+    assert set(history) == {"steps", "epsilon", "val_loss", "val_accuracy"}
+    assert history["steps"] == [10, 10]
+    assert history["epsilon"][0] < history["epsilon"][1]
+    assert 1.97 < history["epsilon"][1] <= 2.0
+    assert trainer.epsilon_rdp() > trainer.epsilon() == history["epsilon"][1]
+    before = flat(model)
+    with pytest.raises(BudgetError):
+        trainer.fit(x, y, steps=1)
+    np.testing.assert_array_equal(flat(model), before)
+
+
+def test_epsilon_without_a_budget_needs_a_delta():
+    trainer = keyed(new_model(), RecordPrivacy(1.0, 1.0, 0.1))
+    with pytest.raises(ConfigError, match="expected delta"):
+        trainer.epsilon()
+    assert trainer.epsilon(1e-5) == 0.0
+    trainer.fit(*data(), steps=2)
+    assert 0 < trainer.epsilon(1e-5) < trainer.epsilon_rdp(1e-5)
+
+
+def test_every_step_counts_also_one_that_fails(monkeypatch):
+    trainer = keyed(new_model(), RecordPrivacy(1.0, 1.0, 0.5))
+
+    class Failing(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        trainer.fit(*data(), steps=5, callbacks=[Failing()])
+    assert trainer.steps_taken == 1
+
+
+def test_several_inputs_as_keras_takes_them():
+    left, right = keras.Input((2,), name="left"), keras.Input((4,), name="right")
+    joined = keras.layers.concatenate([left, right])
+    model = keras.Model({"left": left, "right": right}, keras.layers.Dense(1)(joined))
+    model.compile("sgd", "mse")
+    x, y = data()
+    trainer = keyed(model, RecordPrivacy(1.0, 1.0, 0.5))
+    trainer.fit({"left": x[:, :2], "right": x[:, 2:]}, y, steps=2)
+    for bad in ({"left": x}, {"left": x[:, :2], "right": x}, x):
+        with pytest.raises(DataError, match="expected"):
+            trainer.fit(bad, y, steps=1)
+
+
+def test_weights_of_examples_reach_the_release():
+    x, y = data()
+    ends = []
+    for weight in (None, np.zeros(60, np.float32)):
+        model = new_model()
+        noise = Constant(0.0)
+        PrivateTrainer(model, RecordPrivacy(1.0, 1.0, 1.0), noise=noise).fit(
+            x, y, steps=1, sample_weight=weight
+        )
+        ends.append(flat(model))
+    start = flat(new_model())
+    assert not np.array_equal(ends[0], start)
+    np.testing.assert_array_equal(ends[1], start)
