@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lepton_flwr.errors import OutputError
 from lepton_flwr._files import output_errors
+from lepton_flwr.errors import OutputError
 from lepton_flwr.runs.history import number
 from lepton_flwr.runs.observer import RoundRecord
 

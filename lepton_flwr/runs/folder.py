@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
+from lepton_flwr._files import output_errors, replace, write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.runs import events, plots, report
-from lepton_flwr._files import output_errors, replace, write_atomic
 from lepton_flwr.runs.history import History, rows
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 

@@ -1,5 +1,7 @@
-"""Clipped sums from one backward pass: book-keeping (Bu et al. 2023, "Differentially private
-optimization on large model at small cost")."""
+"""Clipped sums from one backward pass.
+
+Book-keeping: Bu et al. (2023), "Differentially private optimization on large model at small cost".
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from lepton_flwr.training.capture import UnsupportedError, per_example
+from lepton_flwr.training.capture import Rule, UnsupportedError, per_example
 from lepton_flwr.training.contributions import Contribution, Outer, wide
 from lepton_flwr.training.engine import GradientEngine, clip_factors
 from lepton_flwr.training.losses import example_losses
@@ -36,12 +38,12 @@ class BookkeepingEngine(GradientEngine):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.fallback: str | None = None
-        self._vectorized: VectorizedEngine | None = None
-        self._rules = {}
+        self._other: VectorizedEngine | None = None
+        self._rules: dict[int, tuple[Any, Rule]] = {}
         try:
             self._rules = rules_of(model)
         except UnsupportedError as error:
-            self._fall_back(error)
+            self._other = self._fall_back(error)
 
     def clipped_sum(
         self,
@@ -52,7 +54,7 @@ class BookkeepingEngine(GradientEngine):
         sample_weight: tf.Tensor | None = None,
     ) -> list[tf.Tensor]:
         """See `GradientEngine.clipped_sum`."""
-        if self._vectorized is None:
+        if self._other is None:
             try:
                 parts = per_example(
                     self.model,
@@ -61,16 +63,15 @@ class BookkeepingEngine(GradientEngine):
                     lambda outputs: example_losses(self.model, y, outputs, sample_weight),
                     self.loss_scale,
                 )
-            except UnsupportedError as error:
-                self._fall_back(error)
-            else:
                 return self._clip(parts, mask, l2_norm_clip)
-        return self._vectorized.clipped_sum(x, y, mask, l2_norm_clip, sample_weight)
+            except UnsupportedError as error:
+                self._other = self._fall_back(error)
+        return self._other.clipped_sum(x, y, mask, l2_norm_clip, sample_weight)
 
-    def _fall_back(self, error: UnsupportedError) -> None:
+    def _fall_back(self, error: UnsupportedError) -> VectorizedEngine:
         self.fallback = str(error)
-        self._vectorized = VectorizedEngine(self.model)
         log.warning("per-example gradients by tf.vectorized_map, which is slower: %s", error)
+        return VectorizedEngine(self.model)
 
     def _clip(
         self, parts: Sequence[Contribution | None], mask: tf.Tensor, l2_norm_clip: tf.Tensor
@@ -95,7 +96,9 @@ class BookkeepingEngine(GradientEngine):
 
         sums = iter(tf.cond(tf.reduce_all(tf.math.is_finite(norms)), plain, careful))
         return [
-            tf.zeros(v.shape, wide(v.value).dtype) if part is None else tf.reshape(next(sums), v.shape)
+            tf.zeros(v.shape, wide(v.value).dtype)
+            if part is None
+            else tf.reshape(next(sums), v.shape)
             for part, v in zip(parts, self.model.trainable_variables, strict=True)
         ]
 

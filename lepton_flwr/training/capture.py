@@ -100,7 +100,7 @@ def per_example(
     x: Any,
     losses: Callable[[Any], tf.Tensor],
     loss_scale: float = 1.0,
-) -> list[Contribution]:
+) -> list[Contribution | None]:
     """Per-example gradients of a model's trainable variables.
 
     Args:
@@ -141,8 +141,8 @@ def per_example(
     for tap, gradient in zip(taps, gradients, strict=False):
         if gradient is None:
             continue
-        gradient = wide(tf.convert_to_tensor(gradient)) / loss_scale
-        for variable, part in tap.explain(gradient):
+        unscaled = wide(tf.convert_to_tensor(gradient)) / loss_scale
+        for variable, part in tap.explain(unscaled):
             if id(variable) in found:
                 found[id(variable)].append(part)
     return [combined(found[id(v)]) if found[id(v)] else None for v in variables]

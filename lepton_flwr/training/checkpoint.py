@@ -67,9 +67,7 @@ def save(trainer: "PrivateTrainer", path: Path) -> None:
     replace(path, write)
 
 
-def load(
-    trainer_class: type[T], path: Path, *, custom_objects: Any = None, **options: Any
-) -> T:
+def load(trainer_class: type[T], path: Path, *, custom_objects: Any = None, **options: Any) -> T:
     """Read a trainer; see `PrivateTrainer.load`."""
     from lepton_flwr.training.private import RecordPrivacy, StepBudget
 

@@ -5,7 +5,7 @@ forward pass saw (a) and what the backward pass returned (g):
 
 | form | per-example gradient | norm without forming it |
 |---|---|---|
-| `Outer` | sum_t a_t g_t^T | sum_ts (a_t . a_s)(g_t . g_s), or \\|a\\|^2 \\|g\\|^2 for one position |
+| `Outer` | sum_t a_t g_t^T | sum_ts (a_t . a_s)(g_t . g_s); of one position the product |
 | `Lookup` | row id_t gets g_t | sum_ts [id_t = id_s] g_t . g_s |
 | `Summed` | already formed | - |
 

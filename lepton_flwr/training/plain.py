@@ -66,9 +66,7 @@ class PlainTrainer:
         return run_epochs(self.model, one_step, steps=steps, callbacks=callbacks)
 
 
-def _build_step(
-    model: Any, inputs_spec: Any, labels_spec: Any
-) -> Callable[..., Any]:
+def _build_step(model: Any, inputs_spec: Any, labels_spec: Any) -> Callable[..., Any]:
     variables = model.trainable_variables
 
     def step(x: Any, y: Any, indices: tf.Tensor) -> None:

@@ -1,9 +1,9 @@
 """DP-SGD (Abadi et al. 2016) for compiled Keras models, with the calls of Keras.
 
-    trainer = PrivateTrainer.from_epsilon(
-        model, epsilon=3.0, delta=1e-5, num_records=len(x), batch_size=256, epochs=15, l2_norm_clip=1.0
-    )
-    history = trainer.fit(x, y, epochs=15, validation_data=(x_test, y_test))
+trainer = PrivateTrainer.from_epsilon(
+    model, epsilon=3.0, delta=1e-5, num_records=len(x), batch_size=256, epochs=15, l2_norm_clip=1.0
+)
+history = trainer.fit(x, y, epochs=15, validation_data=(x_test, y_test))
 """
 
 import math

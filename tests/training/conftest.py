@@ -1,13 +1,12 @@
+import logging
 import os
+
+import numpy as np
+import pytest
 
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import logging
-
-import numpy as np
-import pytest
 
 
 class Oracle:

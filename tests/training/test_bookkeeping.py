@@ -223,7 +223,12 @@ class LargestOfBatch(layers.Layer):
 
 class SoftmaxOfBatch(layers.Layer):
     def call(self, x):
-        return x + keras.ops.softmax(keras.ops.concatenate([x, x], axis=0), axis=0)[: keras.ops.shape(x)[0]]
+        return (
+            x
+            + keras.ops.softmax(keras.ops.concatenate([x, x], axis=0), axis=0)[
+                : keras.ops.shape(x)[0]
+            ]
+        )
 
 
 @pytest.mark.parametrize("mixing", [MinusMean, LargestOfBatch, SoftmaxOfBatch])
@@ -236,18 +241,18 @@ def test_a_layer_across_the_batch_is_refused(mixing):
 
 
 def test_a_loss_across_the_batch_sees_one_row_and_is_harmless():
-    model, x, y = nested_models()
+    model, _, _ = nested_models()
     model.compile("sgd", lambda y, p: (p - keras.ops.mean(p, axis=0)) ** 2 + (p - y) ** 2)
     BookkeepingEngine(model).verified(input_specs(model), tf.TensorSpec([None, 1]), ())
 
 
 def test_layers_within_a_row_are_not_refused():
-    model, x, y = attention()
+    model, _, _ = attention()
     BookkeepingEngine(model).verified(input_specs(model), tf.TensorSpec([None, 5, 2]), ())
 
 
 def test_rounding_never_hides_a_norm():
-    """Positions that cancel: the products of inputs and gradients tell nothing of the small rest."""
+    """Positions cancel: the products of inputs and gradients tell nothing of the small rest."""
     positions, width = 64, 50
     a = rng.normal(size=(1, positions // 2, width))
     g = rng.normal(size=(1, positions // 2, width))

@@ -7,8 +7,8 @@ from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 from lepton_flwr.training import private
-from lepton_flwr.training.models import ModelSpec, build, compile_model
 from lepton_flwr.training.draws import bucket
+from lepton_flwr.training.models import ModelSpec, build, compile_model
 from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 
 SPEC = ModelSpec("mlp", (6,), 2, (8,))

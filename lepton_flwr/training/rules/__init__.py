@@ -46,7 +46,7 @@ def register(
 
 
 def biases(layer: Any, g: tf.Tensor) -> Parts:
-    """The contribution to a layer's bias, if it has one, from the gradient of what it is added to."""
+    """The contribution to a layer's bias, if it has one, from the gradient of the sum with it."""
     return [] if layer.bias is None else [(layer.bias, Summed.over(g, layer.bias.shape))]
 
 

@@ -86,7 +86,8 @@ def _by_slices(
     ends = [n - (k - 1) * d for n, k, d in zip(x.shape[1:-1], kernel, dilation, strict=True)]
     parts = []
     for cell in range(math.prod(kernel)):
-        index, starts = cell, []
+        index = cell
+        starts: list[int] = []
         for size, step in zip(reversed(kernel), reversed(dilation), strict=True):
             index, offset = divmod(index, size)
             starts.insert(0, offset * step)
@@ -149,7 +150,7 @@ def _depthwise(seen: tf.Tensor, g: tf.Tensor, kernel: Any) -> Outer:
         g: shape (batch, *space, channels * multiplier).
         kernel: the variable, shape (*cells, channels, multiplier).
     """
-    positions, cells, channels = seen.shape[1:]
+    positions, _, channels = seen.shape[1:]
     multiplier = kernel.shape[-1]
 
     def arrange(products: tf.Tensor, batch_axes: int) -> tf.Tensor:

@@ -44,7 +44,7 @@ def _covered(layer: Any) -> bool:
 
 
 def _run(
-    site: Site, projected: tf.Tensor, step: Step, extra: int, mask: Any, initial_state: Any
+    site: Site, projected: tf.Tensor, step: Step, mask: Any, initial_state: Any, *, extra: int = 0
 ) -> tuple[Any, tf.Tensor, tf.Tensor]:
     """Loop over time.
 
@@ -86,8 +86,12 @@ def _project(site: Site, sequences: tf.Tensor, bias: Any) -> tf.Tensor:
 
 @register(layers.SimpleRNN, layers.LSTM, when=_covered)
 def gated_at_once(
-    site: Site, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
-) -> Any:  # noqa: ARG001
+    site: Site,
+    sequences: Any,
+    initial_state: Any = None,
+    mask: Any = None,
+    training: Any = None,  # noqa: ARG001 - as the layers' call
+) -> Any:
     """SimpleRNN and LSTM: one product with the state per step."""
     cell = site.layer.cell
     sequences, mask = _ordered(site.layer, sequences, mask)
@@ -117,21 +121,25 @@ def gated_at_once(
         return output, [output, carry], []
 
     step = lstm if isinstance(site.layer, layers.LSTM) else simple
-    outputs, before, _ = _run(site, projected, step, 0, mask, initial_state)
+    outputs, before, _ = _run(site, projected, step, mask, initial_state)
     seen.append(before)
     return outputs
 
 
 @register(layers.GRU, when=_covered)
 def gru(
-    site: Site, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
-) -> Any:  # noqa: ARG001
+    site: Site,
+    sequences: Any,
+    initial_state: Any = None,
+    mask: Any = None,
+    training: Any = None,  # noqa: ARG001 - as the layers' call
+) -> Any:
     """GRU with the reset gate before or after the product with the state."""
     cell = site.layer.cell
     units = cell.units
     sequences, mask = _ordered(site.layer, sequences, mask)
     recurrent = tf.cast(site.cut(cell.recurrent_kernel), sequences.dtype)
-    bias = tf.cast(site.cut(cell.bias), sequences.dtype) if cell.use_bias else None
+    bias: Any = tf.cast(site.cut(cell.bias), sequences.dtype) if cell.use_bias else None
     two = cell.use_bias and cell.reset_after
     seen: list[tf.Tensor] = []
 
@@ -174,6 +182,6 @@ def gru(
         output = update * before + (1 - update) * candidate
         return output, [output], [reset]
 
-    outputs, before, reset = _run(site, projected, step, 1, mask, initial_state)
+    outputs, before, reset = _run(site, projected, step, mask, initial_state, extra=1)
     seen.extend([before, reset])
     return outputs
