@@ -43,10 +43,12 @@ def split(
     coefficients.append(int.from_bytes(secret, "big"))
     shares = []
     for x in points:
+        # One reduction at the end: a point is small, so the value grows by a byte or so each time,
+        # and a longer number costs less than a remainder.
         value = 0
         for coefficient in coefficients:
-            value = (value * x + coefficient) % PRIME
-        shares.append(value.to_bytes(SHARE_BYTES, "big"))
+            value = value * x + coefficient
+        shares.append((value % PRIME).to_bytes(SHARE_BYTES, "big"))
     return shares
 
 

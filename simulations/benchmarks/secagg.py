@@ -29,8 +29,9 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster, parse_pem
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import Attestation, KeyRecord, Reveal, ShareBundle
-from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.plan import payload
 from lepton_flwr.secagg.server import ServerSession
 from lepton_flwr.secagg.transcript import keys_digest
@@ -156,12 +157,12 @@ class Session:
             server.receive_keys(i, record)
             if MEASURED <= i < 2 * MEASURED:
                 session._members = _Warm(self._pem)
-        roster = server.close_keys()
+        rosters = server.close_keys()
         for i, session in enumerate(sessions):
             if isinstance(session._members, _Warm):
-                session._members.warm(self.config, roster.records)
+                session._members.warm(self.config, rosters[i].records)
             with clocks[i].running():
-                self._bundles.append(session.share(roster))
+                self._bundles.append(session.share(rosters[i]))
             server.receive_shares(i, self._bundles[-1])
         update = np.random.default_rng(0).uniform(
             -BOUND, BOUND, self.config.layout.segments[0].size

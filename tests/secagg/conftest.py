@@ -10,8 +10,9 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
-from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, SurvivorRequest
-from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.floors import ClientFloors
+from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, SurvivorRequest, WorkRequest
+from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.server import ServerSession
 
 CONTENT = bytes(range(32))
@@ -35,7 +36,7 @@ class Federation:
     def everyone(self) -> list[int]:
         return list(range(len(self.identities)))
 
-    def keys(self, alive: Collection[int]) -> KeyRoster:
+    def keys(self, alive: Collection[int]) -> dict[int, KeyRoster]:
         for i in alive:
             self.clients[i], record = self.open(i)
             self.seen.append(record)
@@ -48,9 +49,11 @@ class Federation:
             request, self.identities[i], self.roster, ClientFloors(), last_number
         )
 
-    def shares(self, roster: KeyRoster, alive: Collection[int]) -> dict[int, object]:
+    def shares(
+        self, rosters: dict[int, KeyRoster], alive: Collection[int]
+    ) -> dict[int, WorkRequest]:
         for i in alive:
-            bundle = self.clients[i].share(roster)
+            bundle = self.clients[i].share(rosters[i])
             self.seen.append(bundle)
             self.server.receive_shares(i, bundle)
         return self.server.close_shares()

@@ -29,7 +29,7 @@ def samples(federation):
     survivors = fed.work(requests, range(4))
     signatures = fed.attest(survivors, range(4))
     fed.reveal(signatures, range(4))
-    made = [fed.server.request_keys(), roster, requests[0], survivors, signatures[0], *fed.seen]
+    made = [fed.server.request_keys(), roster[0], requests[0], survivors, signatures[0], *fed.seen]
     return {type(message): message for message in made}
 
 

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.errors import ConfigError, DataError, FederationError, PrivacyError
 from lepton_flwr.secagg.encoding import Kind, Segment
-from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.floors import ClientFloors
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
