@@ -11,7 +11,7 @@ KEY_BYTES = 32
 BLOCK_BYTES = 64
 _AES_BLOCKS = BLOCK_BYTES // 16
 _COUNTER_BYTES = 16
-_ZEROS = bytes(1 << 18)
+_ZEROS = memoryview(bytes(1 << 18))
 
 
 class StreamCipher(StrEnum):
@@ -65,7 +65,7 @@ class CipherStream:
         """Fill a writable, contiguous byte buffer with the next bytes of the stream."""
         for start in range(0, len(buffer), len(_ZEROS)):
             part = buffer[start : start + len(_ZEROS)]
-            self._encryptor.update_into(memoryview(_ZEROS)[: len(part)], part)
+            self._encryptor.update_into(_ZEROS[: len(part)], part)
 
     def uint32(self, count: int) -> np.ndarray:
         """`count` uniform uint32, little-endian, shape (count,)."""

@@ -61,6 +61,7 @@ class ServerSession:
         self._members = members
         self._exchange = 0
         self._records: dict[int, tuple[bytes, KeyRecord]] = {}
+        self._known: set[bytes] = set()
         self._order: list[int] = []
         self._index: dict[int, int] = {}
         self._sid = b""
@@ -98,8 +99,9 @@ class ServerSession:
             member = self._members.verify(record.credential, signed, record.signature)
         except PrivacyError as error:
             raise KeyRecordError(f"key record refused: {error}") from None
-        if any(member == other for other, _ in self._records.values()):
+        if member in self._known:
             raise KeyRecordError("key record of a member that has sent one")
+        self._known.add(member)
         self._records[node] = (member, record)
 
     def close_keys(self) -> dict[int, KeyRoster]:

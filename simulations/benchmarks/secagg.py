@@ -70,6 +70,7 @@ class Result:
         bytes_up: payload of one client.
         server: processor seconds of the server, from the first reply to the sum.
         unmask: of which after the last reply.
+        wall: seconds of the server by the clock: it unmasks on all cores.
         vectors: peak memory of the server, in masked vectors, one that arrives included.
     """
 
@@ -79,6 +80,7 @@ class Result:
     bytes_up: float
     server: float
     unmask: float
+    wall: float
     vectors: float
 
 
@@ -117,8 +119,9 @@ def measure(setting: Setting) -> Result:
         later=median(clients[i][0] for i in range(MEASURED, 2 * MEASURED)),
         mask=median(clients[i][1] for i in range(2 * MEASURED)),
         bytes_up=median(session.bytes_up(i) for i in range(2 * MEASURED)),
-        server=median(whole for whole, _ in seconds),
-        unmask=median(last for _, last in seconds),
+        server=median(whole for whole, _, _ in seconds),
+        unmask=median(last for _, last, _ in seconds),
+        wall=median(wall for _, _, wall in seconds),
         vectors=session.peak_memory() / (4 * layout.dimension),
     )
 
@@ -191,10 +194,10 @@ class Session:
             raise RuntimeError("the session's sum is wrong: its times mean nothing")
         return [(clock.seconds, mask.seconds) for clock, mask in zip(clocks, masks, strict=True)]
 
-    def replay(self) -> tuple[float, float]:
-        """The server's processor seconds: in all, and after the last reply."""
+    def replay(self) -> tuple[float, float, float]:
+        """The server's processor seconds, in all and after the last reply; seconds of the clock."""
         vector = np.ones(self.config.layout.dimension, dtype=np.uint32)
-        start = time.process_time()
+        began, start = time.monotonic(), time.process_time()
         server = self._server()
         for i, record in enumerate(self._records):
             server.receive_keys(i, record)
@@ -213,7 +216,7 @@ class Session:
         last = time.process_time()
         server.close_reveals()
         end = time.process_time()
-        return end - start, end - last
+        return end - start, end - last, time.monotonic() - began
 
     def peak_memory(self) -> int:
         """Bytes that the server and one arriving vector take at most."""
@@ -326,7 +329,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("clients", "d", "dropped", "what"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for name in ("first ms", "later ms", "masks ms", "up / 4d", "server s", "unmask s", "vectors"):
+    for name in (
+        "first ms",
+        "later ms",
+        "masks ms",
+        "up / 4d",
+        "server s",
+        "unmask s",
+        "wall s",
+        "vectors",
+    ):
         table.add_column(name, justify="right")
     for setting in settings:
         row = (f"{setting.clients:,}", f"{setting.dimension:,}", str(setting.dropped))
@@ -338,14 +350,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{result.bytes_up / (4 * setting.dimension):.4f}",
             f"{result.server:.2f}",
             f"{result.unmask:.2f}",
+            f"{result.wall:.2f}",
             f"{result.vectors:.1f}",
         )
         if setting is settings[-1] and not options.no_flower:
             client, server = measure_flower(setting)
             ours = f"{client / result.later:.0f} x, {server / result.server:.0f} x"
-            cells = (f"{1e3 * client:.1f}", "", "", "", f"{server:.2f}", "", "")
+            cells = (f"{1e3 * client:.1f}", "", "", "", f"{server:.2f}", "", "", "")
             table.add_row(*row, f"Flower SecAgg+ ({ours})", *cells)
-    Console(width=130).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A federation in memory: real state machines, no transport."""
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -129,5 +130,35 @@ def federation(authority: Authority, identities: list[Identity]) -> Callable[...
             SessionConfig(run_id, number, "train", layout, min_survivors),
             [rng.uniform(-bound, bound, dimension) for _ in range(clients)],
         )
+
+    return make
+
+
+SPARSE_CLIENTS = 150
+
+
+class Remembered:
+    """A roster that checks each record once for all simulated clients, as nothing changes it."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.verify = functools.cache(roster.verify)
+
+
+@pytest.fixture(scope="session")
+def many(authority: Authority) -> tuple[list[Identity], Remembered]:
+    devices = [authority.issue(f"device-{i}") for i in range(SPARSE_CLIENTS)]
+    return devices, Remembered(Roster.of_authority(authority.certificate_pem))
+
+
+@pytest.fixture
+def sparse(many: tuple[list[Identity], Remembered]) -> Callable[..., Federation]:
+    """150 clients, each joined to some of the others."""
+
+    def make(dimension: int = 3, min_survivors: int = 2) -> Federation:
+        layout = Layout((Segment("update", Kind.MEAN, dimension, 1.0),), SPARSE_CLIENTS)
+        rng = np.random.default_rng(1)
+        vectors = [rng.uniform(-1, 1, dimension) for _ in range(SPARSE_CLIENTS)]
+        config = SessionConfig("7", 1, "train", layout, min_survivors)
+        return Federation(many[0], many[1], config, vectors)
 
     return make

@@ -5,9 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lepton_flwr.crypto.authority import Authority
-from lepton_flwr.crypto.identity import Roster
-from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.errors import (
     AttestationError,
     MessageError,
@@ -16,45 +13,10 @@ from lepton_flwr.secagg.errors import (
 )
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import RevealRequest, ShareBundle, SurvivorRequest
-from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.transcript import to_bitmap
 
 CLIENTS = 150
 CONTENT = bytes(range(32))
-
-
-class Remembered:
-    """A roster that checks each record once for all simulated clients, as nothing changes it."""
-
-    def __init__(self, roster):
-        self.roster, self.known = roster, {}
-
-    def verify(self, credential, message, signature):
-        key = (credential, message, signature)
-        if key not in self.known:
-            self.known[key] = self.roster.verify(credential, message, signature)
-        return self.known[key]
-
-
-@pytest.fixture(scope="module")
-def everyone():
-    authority = Authority.create("sparse")
-    devices = [authority.issue(f"device-{i}") for i in range(CLIENTS)]
-    return devices, Remembered(Roster.of_authority(authority.certificate_pem))
-
-
-@pytest.fixture
-def sparse(everyone, federation):
-    kind = type(federation())
-
-    def make(dimension=3, min_survivors=2):
-        layout = Layout((Segment("update", Kind.MEAN, dimension, 1.0),), CLIENTS)
-        rng = np.random.default_rng(1)
-        vectors = [rng.uniform(-1, 1, dimension) for _ in range(CLIENTS)]
-        config = SessionConfig("7", 1, "train", layout, min_survivors)
-        return kind(everyone[0], everyone[1], config, vectors)
-
-    return make
 
 
 def expected(fed, survivors):
