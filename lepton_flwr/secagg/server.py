@@ -284,11 +284,6 @@ class ServerSession:
         return len(self._masked)
 
     @property
-    def cohort(self) -> list[int]:
-        """Those asked in E1."""
-        return list(self._order)
-
-    @property
     def attesters(self) -> list[int]:
         """Those asked in E4."""
         return [node for node in self._survivors if node in self._tags]

@@ -138,6 +138,16 @@ def test_a_revealed_mask_key_must_fit_its_public_key(federation):
         fed.server.close_reveals()
 
 
+def test_it_says_whom_it_asks_and_how_many_are_in_the_sum(federation):
+    fed = federation(clients=6)
+    requests = fed.shares(fed.keys(range(6)), range(6))
+    survivors = fed.work(requests, range(1, 6))
+    assert sorted(fed.server.survivors) == [1, 2, 3, 4, 5]
+    assert fed.server.num_survivors == 5
+    fed.attest(survivors, range(1, 6))
+    assert sorted(fed.server.attesters) == [1, 2, 3, 4, 5]
+
+
 def test_replies_out_of_turn_are_refused(federation):
     fed = federation()
     fed.keys(fed.everyone())
