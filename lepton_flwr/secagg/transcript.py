@@ -3,6 +3,8 @@
 import hmac
 from collections.abc import Iterable
 
+import numpy as np
+
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.secagg.parameters import SessionConfig
 
@@ -74,5 +76,5 @@ def from_bitmap(bitmap: bytes, size: int) -> frozenset[int] | None:
     """The indices of a bitmap; None if it is not one of `size` participants."""
     if len(bitmap) != (size + 7) // 8:
         return None
-    indices = frozenset(i for i in range(8 * len(bitmap)) if bitmap[i // 8] >> (i % 8) & 1)
-    return None if any(i >= size for i in indices) else indices
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    return None if bits[size:].any() else frozenset(np.flatnonzero(bits).tolist())

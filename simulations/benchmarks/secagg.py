@@ -27,6 +27,7 @@ from rich.table import Table
 
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster, parse_pem
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.floors import ClientFloors
@@ -44,19 +45,26 @@ BOUND = 1.0
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: N clients, d coordinates, and how many send no masked vector."""
+    """One row: N clients, d coordinates, how many send no masked vector, the masks' cipher."""
 
     clients: int
     dimension: int
     dropped: int
+    cipher: StreamCipher = StreamCipher.AES
 
 
 SETTINGS = (
     Setting(100, 1_000_000, 10),
     Setting(1_000, 100_000, 100),
+    Setting(50, 1_000_000, 5, StreamCipher.CHACHA20),
     Setting(50, 1_000_000, 5),
 )
-QUICK = (Setting(20, 100_000, 2), Setting(150, 10_000, 15), Setting(10, 100_000, 1))
+QUICK = (
+    Setting(20, 100_000, 2),
+    Setting(150, 10_000, 15),
+    Setting(10, 100_000, 1, StreamCipher.CHACHA20),
+    Setting(10, 100_000, 1),
+)
 
 
 @dataclass
@@ -110,7 +118,7 @@ def measure(setting: Setting) -> Result:
     authority = Authority.create("benchmark")
     devices = [authority.issue(f"device-{i}") for i in range(setting.clients)]
     layout = Layout((Segment("update", Kind.MEAN, setting.dimension, BOUND),), setting.clients)
-    config = SessionConfig("benchmark", 1, "train", layout, 2)
+    config = SessionConfig("benchmark", 1, "train", layout, 2, cipher=setting.cipher)
     session = Session(config, devices, authority.certificate_pem, setting.dropped)
     clients = session.run()
     seconds = [session.replay() for _ in range(REPEATS)]
@@ -345,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = measure(setting)
         table.add_row(
             *row,
-            "lepton-flwr",
+            f"lepton-flwr, {setting.cipher}",
             *(f"{1e3 * s:.1f}" for s in (result.first, result.later, result.mask)),
             f"{result.bytes_up / (4 * setting.dimension):.4f}",
             f"{result.server:.2f}",

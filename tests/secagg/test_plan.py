@@ -105,3 +105,11 @@ class TestCommand:
         result = CliRunner().invoke(cli.app, ["secagg", "plan", "--clients", "2", "--dim", "10"])
         assert result.exit_code == 2
         assert result.stderr == "error: clients=2: expected a whole number >= 3 and <= 10000\n"
+
+
+def test_the_plan_is_for_one_cipher():
+    rows = dict(plan(50, 1_000, cipher="chacha20").rows())
+    assert rows["cipher of the masks"] == "chacha20"
+    assert dict(plan(50, 1_000).rows())["cipher of the masks"] == "aes-256-ctr"
+    with pytest.raises(ConfigError, match="chacha20"):
+        plan(50, 1_000, cipher="rot13")
