@@ -15,7 +15,7 @@ from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.device import Device
 from lepton_flwr.errors import DataError, PolicyError
 from lepton_flwr.secagg.errors import MessageError
-from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import NUM_EXAMPLES
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class _Participant:
 
 def _participant(context: Context) -> _Participant:
     device = Device.from_node_config(context.node_config, context.run_id)
-    floors = ClientFloors(min_survivors=device.policy.min_survivors)
-    return _Participant(device.identity, device.roster, floors)
+    return _Participant(device.identity, device.roster, device.policy.floors)
 
 
 app = ClientApp(mods=[SecureAggregationMod(_participant)])

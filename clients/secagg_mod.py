@@ -25,6 +25,7 @@ from lepton_flwr.privacy.clipping import clip_l2
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError, ModelMismatchError, OrderError, VectorError
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import (
     Fields,
     KeyRequest,
@@ -33,7 +34,7 @@ from lepton_flwr.secagg.messages import (
     SurvivorRequest,
     WorkRequest,
 )
-from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members, Signer
 from lepton_flwr.secagg.wire import (
     EXCHANGE,
@@ -169,7 +170,9 @@ class _Store:
         if not fields:
             raise OrderError("no session is open: it ended, or this device was restarted")
         self.erase()
-        return ClientSession.from_fields(fields, participant.identity, participant.roster)
+        return ClientSession.from_fields(
+            fields, participant.identity, participant.roster, participant.floors
+        )
 
     def erase(self) -> None:
         """Forget the session and its secrets; its number stays taken."""

@@ -199,6 +199,10 @@ def plan(
     ] = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the clients that may drop out.")] = 0.1,
     bound: Annotated[float, typer.Option(help="Largest absolute number in an update.")] = 16.0,
+    cipher: Annotated[
+        str,
+        typer.Option(help="Of the masks: aes-256-ctr; chacha20 for devices without AES."),
+    ] = "aes-256-ctr",
 ) -> None:
     """Show what a secure round costs each client, and what it withstands, without running it.
 
@@ -212,7 +216,8 @@ def plan(
 
         table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
         table.add_column(style="bold", no_wrap=True)
-        for name, value in make_plan(clients, dim, corrupt, dropout, bound).rows():
+        made = make_plan(clients, dim, corrupt, dropout, bound=bound, cipher=cipher)
+        for name, value in made.rows():
             table.add_row(name, value)
         Console().print(table)
 

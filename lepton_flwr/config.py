@@ -129,18 +129,21 @@ class SecAggConfig:
             are counted and reported. With client-level privacy the clip norm takes its place.
         max_examples: largest weight of one client; a client with more rows counts as this many.
         timeout: seconds that one exchange waits for its slowest client.
+        cipher: of the masks; chacha20 is for devices without AES instructions.
     """
 
     min_survivors: int = 0
     update_bound: float = 16.0
     max_examples: int = 65_536
     timeout: float = 600.0
+    cipher: str = "aes-256-ctr"
 
     def __post_init__(self) -> None:
         check.integer("secagg.min_survivors", self.min_survivors, at_least=0)
         check.finite("secagg.update_bound", self.update_bound, above=0)
         check.integer("secagg.max_examples", self.max_examples, at_least=1, at_most=2**24)
         check.finite("secagg.timeout", self.timeout, above=0)
+        check.choice("secagg.cipher", self.cipher, ("aes-256-ctr", "chacha20"))
 
 
 @dataclass(frozen=True)

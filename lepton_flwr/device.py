@@ -11,7 +11,7 @@ import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.errors import ConfigError, OutputError, PolicyError
+from lepton_flwr.secagg.floors import ClientFloors
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
@@ -41,17 +42,25 @@ class Policy:
         min_record_noise_multiplier: smallest noise multiplier of record-level privacy that it
             trains with; 0 allows training without.
         evaluate: whether its held-out rows may be evaluated.
+        secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
     """
 
     min_survivors: int
     min_record_noise_multiplier: float = 0.0
     evaluate: bool = True
+    secagg: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
         if not isinstance(self.evaluate, bool):
             raise ConfigError(f"evaluate={self.evaluate!r}: expected true or false")
+        _ = self.floors  # refused here, not in the middle of a run
+
+    @property
+    def floors(self) -> ClientFloors:
+        """What it asks of a secure sum."""
+        return ClientFloors.from_table(self.secagg, self.min_survivors)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import (
 )
 
 from lepton_flwr.config import RunConfig, TrainConfig
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import FederationError
 from lepton_flwr.privacy.accounting import (
     ACCOUNTANT,
@@ -174,6 +175,7 @@ def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
         update_bound=secagg.update_bound,
         max_examples=secagg.max_examples,
         timeout=secagg.timeout,
+        cipher=StreamCipher(secagg.cipher),
         evaluate_metrics=evaluation_segments(model, secagg.max_examples),
         client_privacy=ClientPrivacy(
             l2_norm_clip=client.l2_norm_clip,

@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from lepton_flwr import _validate as check
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.mechanism import ClientLevelGaussian
 from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
@@ -80,6 +81,7 @@ class SecureSettings:
         update_bound: largest absolute coordinate of an update, where no client privacy bounds it.
         max_examples: largest weight of one client; 1 weighs all alike.
         timeout: seconds that each exchange waits.
+        cipher: of the masks.
         train_metrics: what a train reply's metrics add to the sum beside the update.
         evaluate_metrics: the same for evaluate replies.
         client_privacy: client-level privacy of the updates, or None.
@@ -89,6 +91,7 @@ class SecureSettings:
     update_bound: float = 16.0
     max_examples: int = 65_536
     timeout: float = 600.0
+    cipher: StreamCipher = StreamCipher.AES
     train_metrics: tuple[Segment, ...] = ()
     evaluate_metrics: tuple[Segment, ...] = ()
     client_privacy: ClientPrivacy | None = None
@@ -216,6 +219,7 @@ class SecureGrid(Grid):
             layout=Layout(segments, count, settings.max_examples if weighted else 1),
             min_survivors=settings.min_survivors,
             l2_norm_clip=clip,
+            cipher=settings.cipher,
         )
 
     @staticmethod

@@ -103,14 +103,15 @@ class SecureSession:
         server = self._server
         keys = server.request_keys().to_fields()
         self._ask(Exchange.KEYS, dict.fromkeys(self._nodes, keys), self._receive_keys)
-        roster = server.close_keys()
-        fields = roster.to_fields()
-        self._ask(Exchange.SHARES, dict.fromkeys(server.cohort, fields), self._receive_shares)
+        rosters = {node: roster.to_fields() for node, roster in server.close_keys().items()}
+        self._ask(Exchange.SHARES, rosters, self._receive_shares)
         work = {node: request.to_fields() for node, request in server.close_shares().items()}
         self._ask(Exchange.WORK, work, self._receive_masked, self._content)
         fields = server.close_masked().to_fields()
         self.report.survivors = server.num_survivors
-        self._ask(Exchange.ATTEST, dict.fromkeys(server.survivors, fields), self._receive_signature)
+        self._ask(
+            Exchange.ATTEST, dict.fromkeys(server.survivors, fields), self._receive_attestation
+        )
         asked = server.close_attestations()
         reveals = {node: request.to_fields() for node, request in asked.items()}
         self._ask(Exchange.REVEAL, reveals, self._receive_reveal)
@@ -177,7 +178,7 @@ class SecureSession:
             raise MessageError("a masked vector that is not an array") from None
         self._server.receive_masked(node, vector)
 
-    def _receive_signature(self, node: int, reply: Message) -> None:
+    def _receive_attestation(self, node: int, reply: Message) -> None:
         self._server.receive_attestation(node, Attestation.from_fields(_fields(reply)))
 
     def _receive_reveal(self, node: int, reply: Message) -> None:

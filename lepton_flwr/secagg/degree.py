@@ -98,12 +98,13 @@ def _part(share: float, num_clients: int) -> int:
 def _most(num_clients: int, marked: int, degree: int, bits: int) -> int:
     """Smallest m with P(some client has more than m marked neighbours) <= 2^-bits."""
     allowed = comb(num_clients - 1, degree) // (num_clients << bits)
-    tail = 0
-    for count, ways in _ways(num_clients, marked, degree):
-        tail += ways
-        if tail > allowed:
-            return count
-    return 0
+    # All ways together are more than what is allowed, so this ends.
+    ways = _ways(num_clients, marked, degree)
+    count, tail = next(ways)
+    while tail <= allowed:
+        count, more = next(ways)
+        tail += more
+    return count
 
 
 def _ways(num_clients: int, marked: int, degree: int) -> Iterator[tuple[int, int]]:

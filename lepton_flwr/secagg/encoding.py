@@ -17,6 +17,7 @@ from lepton_flwr.secagg.errors import OverflowConfigError, VectorError
 
 LARGEST = 2**31 - 1
 MAX_DIMENSION = 2**28
+_PIECE = 1 << 14  # numbers
 WEIGHT = "weight"
 SATURATED = "saturated"
 
@@ -151,14 +152,10 @@ class Layout:
                 raise VectorError(f"segment {part.name}: NaN or infinity, expected finite numbers")
             if part.kind is Kind.COUNT and ((numbers < 0) | (numbers != np.rint(numbers))).any():
                 raise VectorError(f"segment {part.name}: expected whole numbers >= 0")
-            saturated += int(np.count_nonzero(np.abs(numbers) > part.bound))
             factor = self.scale(part)
             if part.kind is Kind.MEAN:
                 factor *= weight / self.max_weight
-            # A new array: the caller's numbers stay as they are.
-            scaled = np.clip(numbers, -part.bound, part.bound) * factor
-            np.rint(scaled, out=scaled)
-            out[start : start + part.size] = scaled.astype(np.int64).astype(np.uint32)
+            saturated += _round(numbers, part.bound, factor, out[start : start + part.size])
         out[-2] = weight
         out[-1] = min(saturated, int(self._parts[-1].bound))
         return out
@@ -202,6 +199,28 @@ class Layout:
                     raise VectorError("the survivors have no examples: there is no mean")
                 means[part.name] = numbers * (self.max_weight / (self.scale(part) * weight))
         return Decoded(means=means, sums=sums, weight=weight, saturated=int(lifted[-1]))
+
+
+def _round(numbers: np.ndarray, bound: float, factor: float, out: np.ndarray) -> int:
+    """Write `rint(numbers * factor)`, cut to the bound; how many were cut.
+
+    In pieces that stay in the cache; the caller's numbers stay as they are.
+    """
+    scaled = np.empty(min(_PIECE, numbers.size))
+    whole = np.empty(scaled.size, dtype=np.int64)
+    saturated = 0
+    for start in range(0, numbers.size, _PIECE):
+        piece = numbers[start : start + _PIECE]
+        target, integers = scaled[: piece.size], whole[: piece.size]
+        if max(piece.max(), -piece.min()) > bound:
+            saturated += int(np.count_nonzero(np.abs(piece) > bound))
+            piece = np.clip(piece, -bound, bound, out=target)
+        np.multiply(piece, factor, out=target)
+        np.rint(target, out=target)
+        # Through int64: a negative number has no defined value as uint32.
+        np.copyto(integers, target, casting="unsafe")
+        np.copyto(out[start : start + piece.size], integers, casting="unsafe")
+    return saturated
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Session keys: X25519 pairs and what is derived from them, one key for each purpose."""
 
+from dataclasses import dataclass
+
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -9,7 +11,7 @@ from lepton_flwr.crypto.digest import field
 from lepton_flwr.secagg.errors import KeyRecordError
 
 KEY_BYTES = 32
-SHARE_LABEL = "lepton/secagg/share-key/v1"
+CHANNEL_LABEL = "lepton/secagg/channel/v1"
 PAIR_LABEL = "lepton/secagg/pairwise-mask/v1"
 SELF_LABEL = "lepton/secagg/self-mask/v1"
 
@@ -24,11 +26,33 @@ def private_key(secret: bytes) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(secret)
 
 
-def share_key(
-    secret: X25519PrivateKey, public: bytes, sid: bytes, sender: int, receiver: int
-) -> bytes:
-    """The AES-256 key under which `sender` sends its shares to `receiver`; used once."""
-    return _derive(_agree(secret, public), SHARE_LABEL, sid, sender, receiver)
+@dataclass(frozen=True)
+class Channel:
+    """What one client needs to talk to another, past the server: 32 bytes each.
+
+    Attributes:
+        seal: AES-256-GCM key of the shares to the other; used once.
+        open: the same of the shares from the other.
+        vouch: HMAC-SHA256 key of the attestation to the other; used once.
+        check: the same of the attestation from the other.
+    """
+
+    seal: bytes
+    open: bytes
+    vouch: bytes
+    check: bytes
+
+
+def channel(secret: X25519PrivateKey, public: bytes, sid: bytes, own: int, other: int) -> Channel:
+    """The keys of the pair, as client `own` uses them; each has one direction and one purpose."""
+    low, high = min(own, other), max(own, other)
+    block = _derive(_agree(secret, public), CHANNEL_LABEL, sid, low, high, length=4 * KEY_BYTES)
+    up_seal, down_seal, up_vouch, down_vouch = (
+        block[start : start + KEY_BYTES] for start in range(0, len(block), KEY_BYTES)
+    )
+    if own == low:
+        return Channel(up_seal, down_seal, up_vouch, down_vouch)
+    return Channel(down_seal, up_seal, down_vouch, up_vouch)
 
 
 def pair_key(secret: X25519PrivateKey, public: bytes, sid: bytes, i: int, j: int) -> bytes:
@@ -49,6 +73,8 @@ def _agree(secret: X25519PrivateKey, public: bytes) -> bytes:
         raise KeyRecordError("a public key is not a usable X25519 key") from None
 
 
-def _derive(secret: bytes, label: str, sid: bytes, first: int, second: int) -> bytes:
+def _derive(
+    secret: bytes, label: str, sid: bytes, first: int, second: int, *, length: int = KEY_BYTES
+) -> bytes:
     info = label.encode() + sid + field(first) + field(second)
-    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=sid, info=info).derive(secret)
+    return HKDF(algorithm=hashes.SHA256(), length=length, salt=sid, info=info).derive(secret)

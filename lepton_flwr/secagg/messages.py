@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from lepton_flwr.crypto.digest import DIGEST_BYTES, digest
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import LeptonError
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.errors import MessageError
 from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_HOLDERS
 from lepton_flwr.secagg.keys import KEY_BYTES
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.shamir import SHARE_BYTES
+from lepton_flwr.secagg.transcript import TAG_BYTES
 
 Value = int | float | str | bytes | list[int] | list[float] | list[str] | list[bytes]
 Fields = dict[str, Value]
@@ -27,7 +30,7 @@ MAX_BITMAP_BYTES = (MAX_CLIENTS + 7) // 8
 MAX_SEGMENTS = 64
 MAX_TEXT = 128
 # AES-GCM: nonce, two shares of 33 bytes, tag.
-CIPHERTEXT_BYTES = 12 + 2 * 33 + 16
+CIPHERTEXT_BYTES = 12 + 2 * SHARE_BYTES + 16
 RECORD_LABEL = "lepton/secagg/key-record/v1"
 
 
@@ -91,6 +94,7 @@ class KeyRequest:
             "purpose": self.config.purpose,
             "min-survivors": self.config.min_survivors,
             "l2-norm-clip": float(self.config.l2_norm_clip),
+            "cipher": str(self.config.cipher),
             "num-clients": layout.num_clients,
             "max-weight": layout.max_weight,
             "names": [part.name for part in layout.segments],
@@ -113,6 +117,9 @@ class KeyRequest:
         content_hash = read.one("content-hash", bytes, DIGEST_BYTES)
         if not set(kinds) <= set(Kind):
             raise MessageError(f"kinds: expected {', '.join(Kind)}")
+        cipher = read.one("cipher", str, (1, MAX_TEXT))
+        if cipher not in set(StreamCipher):
+            raise MessageError(f"cipher: expected {', '.join(StreamCipher)}")
         try:
             layout = Layout(
                 segments=tuple(
@@ -133,6 +140,7 @@ class KeyRequest:
             layout=layout,
             min_survivors=read.one("min-survivors", int),
             l2_norm_clip=read.one("l2-norm-clip", float),
+            cipher=StreamCipher(cipher),
         )
         read.end()
         return cls(config, content_hash)
@@ -194,13 +202,23 @@ class KeyRecord:
 
 @dataclass(frozen=True)
 class KeyRoster:
-    """E1, server to client: everybody's signed keys; the order is that of the public keys."""
+    """E1, server to one client: who takes part, and the signed keys of its neighbours.
 
+    Attributes:
+        members: the long-term public keys of all, ascending: 32 bytes each, one after the other.
+        digests: the digests of their key records, in the same order.
+        records: the neighbours' records, in the same order.
+    """
+
+    members: bytes
+    digests: bytes
     records: tuple[KeyRecord, ...]
 
     def to_fields(self) -> Fields:
-        """Flat form: columns."""
+        """Flat form: records as columns."""
         return {
+            "members": self.members,
+            "digests": self.digests,
             "credentials": [r.credential for r in self.records],
             "share-publics": [r.share_public for r in self.records],
             "mask-publics": [r.mask_public for r in self.records],
@@ -212,17 +230,21 @@ class KeyRoster:
     def from_fields(cls, fields: Mapping[str, object]) -> "KeyRoster":
         """Read and check the flat form."""
         read = Reader(fields)
+        members = read.one("members", bytes, (KEY_BYTES, KEY_BYTES * MAX_CLIENTS))
+        digests = read.one("digests", bytes, len(members))
+        if len(members) % KEY_BYTES:
+            raise MessageError(f"members: length {len(members)}, expected a multiple of 32")
         columns = (
-            read.many("credentials", bytes, MAX_CLIENTS, (KEY_BYTES, MAX_CREDENTIAL_BYTES)),
-            read.many("share-publics", bytes, MAX_CLIENTS, KEY_BYTES),
-            read.many("mask-publics", bytes, MAX_CLIENTS, KEY_BYTES),
-            read.many("nonces", bytes, MAX_CLIENTS, NONCE_BYTES),
-            read.many("signatures", bytes, MAX_CLIENTS, SIGNATURE_BYTES),
+            read.many("credentials", bytes, MAX_HOLDERS, (KEY_BYTES, MAX_CREDENTIAL_BYTES)),
+            read.many("share-publics", bytes, MAX_HOLDERS, KEY_BYTES),
+            read.many("mask-publics", bytes, MAX_HOLDERS, KEY_BYTES),
+            read.many("nonces", bytes, MAX_HOLDERS, NONCE_BYTES),
+            read.many("signatures", bytes, MAX_HOLDERS, SIGNATURE_BYTES),
         )
         read.end()
         if len({len(column) for column in columns}) != 1:
             raise MessageError("key records: expected columns of one length")
-        return cls(tuple(KeyRecord(*row) for row in zip(*columns, strict=True)))
+        return cls(members, digests, tuple(KeyRecord(*row) for row in zip(*columns, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -291,44 +313,44 @@ class SurvivorRequest:
 
 @dataclass(frozen=True)
 class Attestation:
-    """E3, client to server: its signature on (sid, survivors)."""
+    """E3, client to server: for each surviving neighbour, in index order, a tag on the list."""
 
-    signature: bytes
+    tags: tuple[bytes, ...]
 
     def to_fields(self) -> Fields:
         """Flat form."""
-        return {"signature": self.signature}
+        return {"tags": list(self.tags)}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "Attestation":
         """Read and check the flat form."""
         read = Reader(fields)
-        attestation = cls(read.one("signature", bytes, SIGNATURE_BYTES))
+        attestation = cls(tuple(read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)))
         read.end()
         return attestation
 
 
 @dataclass(frozen=True)
 class RevealRequest:
-    """E4, server to client: which holders of its shares signed the list, and the signatures."""
+    """E4, server to client: which neighbours vouched for the list, and their tags to it."""
 
-    signers: tuple[int, ...]
-    signatures: tuple[bytes, ...]
+    senders: tuple[int, ...]
+    tags: tuple[bytes, ...]
 
     def to_fields(self) -> Fields:
         """Flat form."""
-        return {"signers": list(self.signers), "signatures": list(self.signatures)}
+        return {"senders": list(self.senders), "tags": list(self.tags)}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "RevealRequest":
         """Read and check the flat form."""
         read = Reader(fields)
-        signers = read.many("signers", int, MAX_HOLDERS)
-        signatures = read.many("signatures", bytes, MAX_HOLDERS, SIGNATURE_BYTES)
+        senders = read.many("senders", int, MAX_HOLDERS)
+        tags = read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)
         read.end()
-        if len(signers) != len(signatures):
-            raise MessageError("signers, signatures: expected lists of one length")
-        return cls(tuple(signers), tuple(signatures))
+        if len(senders) != len(tags):
+            raise MessageError("senders, tags: expected lists of one length")
+        return cls(tuple(senders), tuple(tags))
 
 
 @dataclass(frozen=True)
@@ -348,6 +370,6 @@ class Reveal:
     def from_fields(cls, fields: Mapping[str, object]) -> "Reveal":
         """Read and check the flat form."""
         read = Reader(fields)
-        reveal = cls(tuple(read.many("shares", bytes, MAX_HOLDERS, 33)))
+        reveal = cls(tuple(read.many("shares", bytes, MAX_HOLDERS, SHARE_BYTES)))
         read.end()
         return reveal

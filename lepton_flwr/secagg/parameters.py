@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
 from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg.encoding import Layout
 from lepton_flwr.secagg.errors import FloorError, MessageError
 from lepton_flwr.secagg.graph import MAX_CLIENTS, complete_threshold
 
-CONFIG_LABEL = "lepton/secagg/config/v1"
+CONFIG_LABEL = "lepton/secagg/config/v2"
 PURPOSES = ("train", "evaluate")
+MAX_NUMBER = 2**62 - 1
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class SessionConfig:
         layout: the vector; its `num_clients` is the number of invited clients.
         min_survivors: fewest clients whose sum is revealed.
         l2_norm_clip: bound of one client's whole update, which the client enforces; 0 for none.
+        cipher: of the masks.
     """
 
     run_id: str
@@ -32,11 +35,12 @@ class SessionConfig:
     layout: Layout
     min_survivors: int
     l2_norm_clip: float = 0.0
+    cipher: StreamCipher = StreamCipher.AES
     # Goes into every signature that a client checks: computed once.
     _digest: bytes = dataclass_field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number < 2**62:
+        if not 1 <= self.number <= MAX_NUMBER:
             raise MessageError(f"session number {self.number}: expected 1 or more")
         if self.purpose not in PURPOSES:
             raise MessageError(f"purpose {self.purpose!r}: expected one of {', '.join(PURPOSES)}")
@@ -78,39 +82,10 @@ class SessionConfig:
             field(self.layout.max_weight),
             field(self.min_survivors),
             field(float(self.l2_norm_clip).hex()),
+            field(str(self.cipher)),
             *parts,
         )
 
     def floor(self, num_participants: int) -> int:
         """Fewest survivors with which a session of so many participants may be revealed."""
         return max(self.min_survivors, complete_threshold(num_participants))
-
-
-@dataclass(frozen=True)
-class ClientFloors:
-    """What this device requires, whatever the server asks.
-
-    Attributes:
-        min_survivors: fewest clients, itself included, whose sum it takes part in.
-        max_dimension: longest vector, in coordinates.
-    """
-
-    min_survivors: int = 2
-    max_dimension: int = 2**27
-
-    def check(self, config: SessionConfig) -> None:
-        """Refuse a session below the floors.
-
-        Raises:
-            FloorError: it asks for fewer survivors or a longer vector.
-        """
-        if config.min_survivors < self.min_survivors:
-            raise FloorError(
-                f"min_survivors={config.min_survivors}: this device's policy asks for at least "
-                f"{self.min_survivors}"
-            )
-        if config.layout.dimension > self.max_dimension:
-            raise FloorError(
-                f"vector of {config.layout.dimension} coordinates: this device takes at most "
-                f"{self.max_dimension}"
-            )

@@ -11,6 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lepton_flwr import _validate as check
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg import keys, shamir
 from lepton_flwr.secagg.degree import CORRUPT, DROPOUT, failure_bits
 from lepton_flwr.secagg.encoding import LARGEST, MAX_DIMENSION, Kind, Layout, Segment
@@ -20,6 +21,7 @@ from lepton_flwr.secagg.messages import (
     CIPHERTEXT_BYTES,
     NONCE_BYTES,
     SIGNATURE_BYTES,
+    Attestation,
     Fields,
     KeyRecord,
     KeyRequest,
@@ -31,6 +33,7 @@ from lepton_flwr.secagg.messages import (
     WorkRequest,
 )
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.transcript import TAG_BYTES
 
 CREDENTIAL_BYTES = 260  # a device certificate of `crypto.authority`, DER
 _SAMPLE = 1 << 20
@@ -44,10 +47,11 @@ class Plan:
     Attributes:
         clients: number of clients, N.
         degree: neighbours of each.
-        threshold: shares and signatures needed among the holders of a client's shares.
+        threshold: shares and attestations needed among the holders of a client's shares.
         floor: fewest survivors of the whole session.
         certain: clients that may be corrupt, and as many others that may drop out, with certainty;
             0 where the answer is a probability.
+        cipher: of the masks.
         security_bits: -log2 of the chance that some client's two secrets are within reach of the
             corrupt clients, at the share of them that was asked about; infinity if impossible.
         correctness_bits: the same that some neighbourhood loses too many to finish.
@@ -64,6 +68,7 @@ class Plan:
     threshold: int
     floor: int
     certain: int
+    cipher: StreamCipher
     security_bits: float
     correctness_bits: float
     bytes_up: int
@@ -79,7 +84,8 @@ class Plan:
         return [
             ("graph", graph),
             ("neighbours (k)", str(self.degree)),
-            ("threshold (t)", f"{self.threshold} shares or signatures"),
+            ("threshold (t)", f"{self.threshold} shares or attestations"),
+            ("cipher of the masks", str(self.cipher)),
             ("survivors needed", f"{self.floor} of {self.clients}"),
             ("corrupt clients", self._chance("a client's secrets are exposed", self.security_bits)),
             ("dropped clients", self._chance("the round fails", self.correctness_bits)),
@@ -105,7 +111,9 @@ def plan(
     dimension: int,
     corrupt: float = CORRUPT,
     dropout: float = DROPOUT,
+    *,
     bound: float = 16.0,
+    cipher: str = StreamCipher.AES,
 ) -> Plan:
     """Plan a session.
 
@@ -115,6 +123,7 @@ def plan(
         corrupt: share of the clients that may collude with the server.
         dropout: share of the clients that may drop out.
         bound: largest absolute coordinate of an update.
+        cipher: of the masks.
 
     Raises:
         ConfigError: an argument is outside its range.
@@ -124,9 +133,10 @@ def plan(
     check.finite("corrupt", corrupt, at_least=0, below=1)
     check.finite("dropout", dropout, at_least=0, below=1)
     check.finite("bound", bound, above=0)
+    cipher = StreamCipher(check.choice("cipher", cipher, tuple(StreamCipher)))
     (update,) = segments = (Segment("update", Kind.MEAN, dimension, bound),)
     layout = Layout(segments, clients)
-    config = SessionConfig("plan", 1, "train", layout, 2)
+    config = SessionConfig("plan", 1, "train", layout, 2, cipher=cipher)
     graph = Graph(bytes(32), clients)
     if clients <= MAX_COMPLETE:
         # Under a third, strictly.
@@ -146,11 +156,12 @@ def plan(
         threshold=graph.threshold,
         floor=config.floor(clients),
         certain=certain,
+        cipher=cipher,
         security_bits=max(security, 0.0),
         correctness_bits=max(correctness, 0.0),
         bytes_up=up,
         bytes_down=down,
-        seconds=_seconds(graph, layout.dimension),
+        seconds=_seconds(graph, layout.dimension, cipher),
         resolution=1 / (layout.scale(update) * clients),
         margin=1 - largest / LARGEST,
     )
@@ -159,24 +170,25 @@ def plan(
 def _bytes(config: SessionConfig, graph: Graph) -> tuple[int, int]:
     """Payload up and down if nobody drops out; what a transport adds is not counted."""
     key, bitmap = bytes(keys.KEY_BYTES), bytes((graph.size + 7) // 8)
-    signature, holders = bytes(SIGNATURE_BYTES), len(graph.holders(0))
+    signature, tag, holders = bytes(SIGNATURE_BYTES), bytes(TAG_BYTES), len(graph.holders(0))
     record = KeyRecord(bytes(CREDENTIAL_BYTES), key, key, bytes(NONCE_BYTES), signature)
     sealed = (bytes(CIPHERTEXT_BYTES),) * graph.degree
     vector = _COORDINATE_BYTES * config.layout.dimension
     up = (
         record.to_fields(),
         ShareBundle(sealed).to_fields(),
+        Attestation((tag,) * graph.degree).to_fields(),
         Reveal((bytes(shamir.SHARE_BYTES),) * holders).to_fields(),
     )
     down = (
         KeyRequest(config, key).to_fields(),
-        KeyRoster((record,) * graph.size).to_fields(),
+        KeyRoster(key * graph.size, key * graph.size, (record,) * graph.degree).to_fields(),
         WorkRequest(bitmap, sealed).to_fields(),
         SurvivorRequest(bitmap).to_fields(),
-        RevealRequest((0,) * holders, (signature,) * holders).to_fields(),
+        RevealRequest((0,) * graph.degree, (tag,) * graph.degree).to_fields(),
     )
     return (
-        vector + SIGNATURE_BYTES + sum(map(payload, up)),
+        vector + sum(map(payload, up)),
         vector + sum(map(payload, down)),
     )
 
@@ -190,23 +202,23 @@ def payload(fields: Fields) -> int:
     return total
 
 
-def _seconds(graph: Graph, dimension: int) -> dict[str, float]:
+def _seconds(graph: Graph, dimension: int, cipher: StreamCipher) -> dict[str, float]:
     secret, message = os.urandom(keys.KEY_BYTES), os.urandom(keys.KEY_BYTES)
     vector = np.zeros(min(dimension, _SAMPLE), dtype=np.uint32)
     private, public = keys.private_key(secret), keys.public_key(os.urandom(keys.KEY_BYTES))
     signer = Ed25519PrivateKey.generate()
     verifier, signature = signer.public_key(), signer.sign(message)
-    mask = _timed(lambda: add_streams(vector, [(secret, 1)]), 3)
+    mask = _timed(lambda: add_streams(vector, [(secret, 1)], cipher), 3)
     agree = _timed(lambda: keys.pair_key(private, public, message, 0, 1), 20)
     points = range(1, len(graph.holders(0)) + 1)
     split = _timed(lambda: shamir.split(secret, graph.threshold, points), 1)
     verify = _timed(lambda: verifier.verify(signature, message), 20)
     return {
         "masks": mask * dimension / vector.size * (graph.degree + 1),
-        # Each neighbour: a key to send shares, one to open its shares, one for the mask.
-        "keys and shares": 3 * agree * graph.degree + 2 * split,
-        # Of each record the member's and its authority's, and of each neighbour the attestation.
-        "signatures": verify * (2 * graph.size + graph.degree),
+        # Each neighbour: one agreement for the channel, one for the mask.
+        "keys and shares": 2 * agree * graph.degree + 2 * split,
+        # Of each neighbour's record the member's and, at first sight, its authority's.
+        "signatures": verify * 2 * graph.degree,
     }
 
 

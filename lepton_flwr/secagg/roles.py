@@ -10,6 +10,10 @@ class Signer(Protocol):
     def certificate(self) -> bytes:
         """Device certificate (DER) or public key."""
 
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes, the client's name among the members."""
+
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
 

@@ -9,7 +9,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from lepton_flwr.crypto.identity import verify
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.secagg import keys, shamir
 from lepton_flwr.secagg.errors import (
@@ -37,7 +36,6 @@ from lepton_flwr.secagg.messages import (
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.transcript import (
-    attestation_digest,
     keys_digest,
     session_id,
     to_bitmap,
@@ -63,6 +61,7 @@ class ServerSession:
         self._members = members
         self._exchange = 0
         self._records: dict[int, tuple[bytes, KeyRecord]] = {}
+        self._known: set[bytes] = set()
         self._order: list[int] = []
         self._index: dict[int, int] = {}
         self._sid = b""
@@ -71,15 +70,15 @@ class ServerSession:
         self._started: dict[int, None] = {}
         self._masked: set[int] = set()
         self._survivors: list[int] = []
-        self._attested = b""
-        self._signatures: dict[int, bytes] = {}
+        # By client, then by the neighbour that its tag is for.
+        self._tags: dict[int, dict[int, bytes]] = {}
         # By client, then by whose share it is.
         self._revealed: dict[int, dict[int, bytes]] = {}
         self._total = np.zeros(config.layout.dimension, dtype=np.uint32)
 
     @property
     def threshold(self) -> int:
-        """Shares and signatures needed among the holders of a client's shares."""
+        """Shares and attestations needed among the holders of a client's shares."""
         return self._graph.threshold
 
     def request_keys(self) -> KeyRequest:
@@ -100,12 +99,13 @@ class ServerSession:
             member = self._members.verify(record.credential, signed, record.signature)
         except PrivacyError as error:
             raise KeyRecordError(f"key record refused: {error}") from None
-        if any(member == other for other, _ in self._records.values()):
+        if member in self._known:
             raise KeyRecordError("key record of a member that has sent one")
+        self._known.add(member)
         self._records[node] = (member, record)
 
-    def close_keys(self) -> KeyRoster:
-        """E1: everybody's records, in the order of the members' public keys.
+    def close_keys(self) -> dict[int, KeyRoster]:
+        """E1: for each client, who takes part and its neighbours' records.
 
         Raises:
             ThresholdError: too few for a session.
@@ -113,11 +113,17 @@ class ServerSession:
         self._advance(0, len(self._records), len(self._records))
         self._order = sorted(self._records, key=lambda node: self._records[node][0])
         self._index = {node: index for index, node in enumerate(self._order)}
-        records = tuple(self._records[node][1] for node in self._order)
-        digests = [record.digest() for record in records]
-        self._sid = session_id(self.config, self.content_hash, digests)
+        members = b"".join(self._records[node][0] for node in self._order)
+        records = [self._records[node][1] for node in self._order]
+        digests = b"".join(record.digest() for record in records)
+        self._sid = session_id(self.config, self.content_hash, members, digests)
         self._graph = session_graph(self._sid, len(records))
-        return KeyRoster(records)
+        return {
+            node: KeyRoster(
+                members, digests, tuple(records[i] for i in self._graph.neighbours(index))
+            )
+            for node, index in self._index.items()
+        }
 
     def receive_shares(self, node: int, bundle: ShareBundle) -> None:
         """E1: one client's encrypted shares.
@@ -173,44 +179,38 @@ class ServerSession:
         """
         self._advance(2, len(self._masked), len(self._order))
         self._survivors = [node for node in self._order if node in self._masked]
-        survivors = self._bitmap(self._survivors)
-        self._attested = attestation_digest(self._sid, survivors)
-        return SurvivorRequest(survivors)
+        return SurvivorRequest(self._bitmap(self._survivors))
 
     def receive_attestation(self, node: int, attestation: Attestation) -> None:
-        """E3: one survivor's signature.
+        """E3: one survivor's tags, which only their receivers can check.
 
         Raises:
-            AttestationError: it is not that client's signature on the list of survivors.
+            AttestationError: it is not among the survivors.
+            MessageError: not one tag for each surviving neighbour.
         """
-        self._expect(3, node, self._signatures)
+        self._expect(3, node, self._tags)
         if node not in self._masked:
-            raise AttestationError("a signature of a client that is not among the survivors")
-        try:
-            verify(self._records[node][0], self._attested, attestation.signature)
-        except PrivacyError:
-            raise AttestationError("the signature is not on this list of survivors") from None
-        self._signatures[node] = attestation.signature
+            raise AttestationError("tags of a client that is not among the survivors")
+        others = [other for other in self._holders(node, self._masked) if other != node]
+        if len(attestation.tags) != len(others):
+            raise MessageError(f"{len(attestation.tags)} tags: expected {len(others)}")
+        self._tags[node] = dict(zip(others, attestation.tags, strict=True))
 
     def close_attestations(self) -> dict[int, RevealRequest]:
-        """E4: for each client that signed, the signatures of those that hold its shares.
+        """E4: for each client that attested, the tags of its neighbours to it.
 
         Raises:
             ThresholdError: too few.
         """
-        self._advance(3, len(self._signatures), len(self._order), self.threshold)
-        requests: dict[tuple[int, ...], RevealRequest] = {}
-        answers = {}
-        for node in self.signers:
-            signers = tuple(self._holders(node, self._signatures))
-            # On the complete graph all get the same.
-            if signers not in requests:
-                requests[signers] = RevealRequest(
-                    tuple(self._index[signer] for signer in signers),
-                    tuple(self._signatures[signer] for signer in signers),
-                )
-            answers[node] = requests[signers]
-        return answers
+        self._advance(3, len(self._tags), len(self._order), self.threshold)
+        requests = {}
+        for node in self.attesters:
+            senders = [other for other in self._holders(node, self._tags) if other != node]
+            requests[node] = RevealRequest(
+                tuple(self._index[sender] for sender in senders),
+                tuple(self._tags[sender][node] for sender in senders),
+            )
+        return requests
 
     def receive_reveal(self, node: int, reveal: Reveal) -> None:
         """E4: one client's shares.
@@ -219,8 +219,8 @@ class ServerSession:
             MessageError: not one for each client that started and whose shares it holds.
         """
         self._expect(4, node, self._revealed)
-        if node not in self._signatures:
-            raise OrderError("shares of a client that did not sign the list of survivors")
+        if node not in self._tags:
+            raise OrderError("shares of a client that did not attest the list of survivors")
         held = list(self._holders(node, self._started))
         if len(reveal.shares) != len(held):
             raise MessageError(f"{len(reveal.shares)} shares: expected {len(held)}")
@@ -235,7 +235,7 @@ class ServerSession:
         """
         self._advance(4, len(self._revealed), len(self._order), self.threshold)
         masks = [mask for node in self._started for mask in self._masks(node)]
-        add_streams(self._total, masks, os.cpu_count() or 1)
+        add_streams(self._total, masks, self.config.cipher, os.cpu_count() or 1)
         return self._total
 
     def _masks(self, node: int) -> Iterator[tuple[bytes, int]]:
@@ -284,14 +284,9 @@ class ServerSession:
         return len(self._masked)
 
     @property
-    def cohort(self) -> list[int]:
-        """Those asked in E1."""
-        return list(self._order)
-
-    @property
-    def signers(self) -> list[int]:
+    def attesters(self) -> list[int]:
         """Those asked in E4."""
-        return [node for node in self._survivors if node in self._signatures]
+        return [node for node in self._survivors if node in self._tags]
 
     @property
     def survivors(self) -> list[int]:

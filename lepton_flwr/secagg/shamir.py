@@ -4,6 +4,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import comb, prod
+from operator import mul
+
+import numpy as np
 
 from lepton_flwr.secagg.errors import RevealError
 
@@ -11,6 +14,8 @@ PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 MAX_POINT = 1024
+# Numbers up to MAX_POINT whose product fits 63 bits.
+_FACTORS = 6
 
 
 def split(
@@ -43,10 +48,12 @@ def split(
     coefficients.append(int.from_bytes(secret, "big"))
     shares = []
     for x in points:
+        # One reduction at the end: a point is small, so the value grows by a byte or so each time,
+        # and a longer number costs less than a remainder.
         value = 0
         for coefficient in coefficients:
-            value = (value * x + coefficient) % PRIME
-        shares.append(value.to_bytes(SHARE_BYTES, "big"))
+            value = value * x + coefficient
+        shares.append((value % PRIME).to_bytes(SHARE_BYTES, "big"))
     return shares
 
 
@@ -57,32 +64,43 @@ def combine(shares: Mapping[int, bytes]) -> bytes:
         RevealError: a share is not a field element, or the shares do not meet in a 32-byte secret.
     """
     points = tuple(sorted(shares))
+    weights, scale = _lagrange_at_zero(points)
     total = 0
-    for x, weight in zip(points, _lagrange_at_zero(points), strict=True):
+    for x, weight in zip(points, weights, strict=True):
         value = int.from_bytes(shares[x], "big")
         if len(shares[x]) != SHARE_BYTES or value >= PRIME:
             raise RevealError(f"share of point {x}: expected {SHARE_BYTES} bytes below the prime")
         total += weight * value
-    secret = total % PRIME
+    secret = total * scale % PRIME
     if secret >= 2 ** (8 * SECRET_BYTES):
         raise RevealError("shares do not meet in a 32-byte secret: one of them is wrong")
     return secret.to_bytes(SECRET_BYTES, "big")
 
 
 @lru_cache(maxsize=64)
-def _lagrange_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
-    """Weights of ascending points: prod over the others o of o / (o - x), modulo p.
+def _lagrange_at_zero(points: tuple[int, ...]) -> tuple[list[int], int]:
+    """Whole weights of ascending points and their common factor modulo p.
 
-    Over all of 1 to m that is (-1)^(x - 1) comb(m, x); each gap q gives back its q / (q - x). With
-    few gaps, as when few clients are missing, this is far less work than the product.
+    A weight is prod over the others o of o / (o - x). Over all of 1 to m that is
+    (-1)^(x - 1) comb(m, x); each gap q gives back its q / (q - x), where the q of all gaps are the
+    common factor. With few gaps, as when few clients are missing, this is little work.
     """
     last = points[-1]
     gaps = sorted(set(range(1, last)) - set(points))
-    scale = pow(prod(gaps), -1, PRIME)
-    return tuple(
-        (1 if x % 2 else -1) * comb(last, x) * prod(q - x for q in gaps) * scale % PRIME
-        for x in points
-    )
+    binomials = _signed_binomials(last)
+    weights = [binomials[x] for x in points]
+    column = np.array(points, dtype=np.int64)
+    for start in range(0, len(gaps), _FACTORS):
+        factors = np.ones_like(column)
+        for gap in gaps[start : start + _FACTORS]:
+            factors *= gap - column
+        weights = list(map(mul, weights, factors.tolist()))
+    return weights, pow(prod(gaps), -1, PRIME)
+
+
+@lru_cache(maxsize=64)
+def _signed_binomials(last: int) -> tuple[int, ...]:
+    return tuple((1 if x % 2 else -1) * comb(last, x) for x in range(last + 1))
 
 
 def _uniform(random: Callable[[int], bytes]) -> int:

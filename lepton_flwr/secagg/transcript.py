@@ -1,13 +1,17 @@
 """What is signed and what names a session: digests over the transcript."""
 
-from collections.abc import Iterable, Sequence
+import hmac
+from collections.abc import Iterable
+
+import numpy as np
 
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.secagg.parameters import SessionConfig
 
-SID_LABEL = "lepton/secagg/sid/v1"
+SID_LABEL = "lepton/secagg/sid/v2"
 KEYS_LABEL = "lepton/secagg/signed-keys/v1"
-ATTEST_LABEL = "lepton/secagg/attestation/v1"
+ATTEST_LABEL = "lepton/secagg/attestation/v2"
+TAG_BYTES = 16
 
 
 def keys_digest(
@@ -30,21 +34,34 @@ def keys_digest(
     )
 
 
-def session_id(config: SessionConfig, content_hash: bytes, records: Sequence[bytes]) -> bytes:
-    """The sid: run, number, configuration, content and all signed key records, in index order."""
+def session_id(config: SessionConfig, content_hash: bytes, members: bytes, records: bytes) -> bytes:
+    """The sid: run, number, configuration, content, and who takes part with which key record.
+
+    Args:
+        config: the session's.
+        content_hash: digest of what is worked on.
+        members: all long-term public keys, ascending, one after the other.
+        records: the digests of their key records, in the same order.
+    """
     return digest(
         SID_LABEL,
         field(config.run_id),
         field(config.number),
         config.digest(),
         content_hash,
-        *records,
+        members,
+        records,
     )
 
 
 def attestation_digest(sid: bytes, survivors: bytes) -> bytes:
-    """What a client signs once: this bitmap of survivors in this session."""
+    """What a client vouches for, once: this bitmap of survivors in this session."""
     return digest(ATTEST_LABEL, sid, survivors)
+
+
+def attestation_tag(key: bytes, attested: bytes) -> bytes:
+    """HMAC-SHA256 of an attestation digest, cut to 16 bytes: one sender's word to one receiver."""
+    return hmac.digest(key, attested, "sha256")[:TAG_BYTES]
 
 
 def to_bitmap(indices: Iterable[int], size: int) -> bytes:
@@ -59,5 +76,5 @@ def from_bitmap(bitmap: bytes, size: int) -> frozenset[int] | None:
     """The indices of a bitmap; None if it is not one of `size` participants."""
     if len(bitmap) != (size + 7) // 8:
         return None
-    indices = frozenset(i for i in range(8 * len(bitmap)) if bitmap[i // 8] >> (i % 8) & 1)
-    return None if any(i >= size for i in indices) else indices
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    return None if bits[size:].any() else frozenset(np.flatnonzero(bits).tolist())

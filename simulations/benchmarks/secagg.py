@@ -27,10 +27,12 @@ from rich.table import Table
 
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster, parse_pem
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import Attestation, KeyRecord, Reveal, ShareBundle
-from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.plan import payload
 from lepton_flwr.secagg.server import ServerSession
 from lepton_flwr.secagg.transcript import keys_digest
@@ -43,19 +45,26 @@ BOUND = 1.0
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: N clients, d coordinates, and how many send no masked vector."""
+    """One row: N clients, d coordinates, how many send no masked vector, the masks' cipher."""
 
     clients: int
     dimension: int
     dropped: int
+    cipher: StreamCipher = StreamCipher.AES
 
 
 SETTINGS = (
     Setting(100, 1_000_000, 10),
     Setting(1_000, 100_000, 100),
+    Setting(50, 1_000_000, 5, StreamCipher.CHACHA20),
     Setting(50, 1_000_000, 5),
 )
-QUICK = (Setting(20, 100_000, 2), Setting(150, 10_000, 15), Setting(10, 100_000, 1))
+QUICK = (
+    Setting(20, 100_000, 2),
+    Setting(150, 10_000, 15),
+    Setting(10, 100_000, 1, StreamCipher.CHACHA20),
+    Setting(10, 100_000, 1),
+)
 
 
 @dataclass
@@ -69,6 +78,7 @@ class Result:
         bytes_up: payload of one client.
         server: processor seconds of the server, from the first reply to the sum.
         unmask: of which after the last reply.
+        wall: seconds of the server by the clock: it unmasks on all cores.
         vectors: peak memory of the server, in masked vectors, one that arrives included.
     """
 
@@ -78,6 +88,7 @@ class Result:
     bytes_up: float
     server: float
     unmask: float
+    wall: float
     vectors: float
 
 
@@ -107,7 +118,7 @@ def measure(setting: Setting) -> Result:
     authority = Authority.create("benchmark")
     devices = [authority.issue(f"device-{i}") for i in range(setting.clients)]
     layout = Layout((Segment("update", Kind.MEAN, setting.dimension, BOUND),), setting.clients)
-    config = SessionConfig("benchmark", 1, "train", layout, 2)
+    config = SessionConfig("benchmark", 1, "train", layout, 2, cipher=setting.cipher)
     session = Session(config, devices, authority.certificate_pem, setting.dropped)
     clients = session.run()
     seconds = [session.replay() for _ in range(REPEATS)]
@@ -116,8 +127,9 @@ def measure(setting: Setting) -> Result:
         later=median(clients[i][0] for i in range(MEASURED, 2 * MEASURED)),
         mask=median(clients[i][1] for i in range(2 * MEASURED)),
         bytes_up=median(session.bytes_up(i) for i in range(2 * MEASURED)),
-        server=median(whole for whole, _ in seconds),
-        unmask=median(last for _, last in seconds),
+        server=median(whole for whole, _, _ in seconds),
+        unmask=median(last for _, last, _ in seconds),
+        wall=median(wall for _, _, wall in seconds),
         vectors=session.peak_memory() / (4 * layout.dimension),
     )
 
@@ -156,12 +168,12 @@ class Session:
             server.receive_keys(i, record)
             if MEASURED <= i < 2 * MEASURED:
                 session._members = _Warm(self._pem)
-        roster = server.close_keys()
+        rosters = server.close_keys()
         for i, session in enumerate(sessions):
             if isinstance(session._members, _Warm):
-                session._members.warm(self.config, roster.records)
+                session._members.warm(self.config, rosters[i].records)
             with clocks[i].running():
-                self._bundles.append(session.share(roster))
+                self._bundles.append(session.share(rosters[i]))
             server.receive_shares(i, self._bundles[-1])
         update = np.random.default_rng(0).uniform(
             -BOUND, BOUND, self.config.layout.segments[0].size
@@ -190,10 +202,10 @@ class Session:
             raise RuntimeError("the session's sum is wrong: its times mean nothing")
         return [(clock.seconds, mask.seconds) for clock, mask in zip(clocks, masks, strict=True)]
 
-    def replay(self) -> tuple[float, float]:
-        """The server's processor seconds: in all, and after the last reply."""
+    def replay(self) -> tuple[float, float, float]:
+        """The server's processor seconds, in all and after the last reply; seconds of the clock."""
         vector = np.ones(self.config.layout.dimension, dtype=np.uint32)
-        start = time.process_time()
+        began, start = time.monotonic(), time.process_time()
         server = self._server()
         for i, record in enumerate(self._records):
             server.receive_keys(i, record)
@@ -212,7 +224,7 @@ class Session:
         last = time.process_time()
         server.close_reveals()
         end = time.process_time()
-        return end - start, end - last
+        return end - start, end - last, time.monotonic() - began
 
     def peak_memory(self) -> int:
         """Bytes that the server and one arriving vector take at most."""
@@ -325,26 +337,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("clients", "d", "dropped", "what"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for name in ("first ms", "later ms", "masks ms", "up / 4d", "server s", "unmask s", "vectors"):
+    for name in (
+        "first ms",
+        "later ms",
+        "masks ms",
+        "up / 4d",
+        "server s",
+        "unmask s",
+        "wall s",
+        "vectors",
+    ):
         table.add_column(name, justify="right")
     for setting in settings:
         row = (f"{setting.clients:,}", f"{setting.dimension:,}", str(setting.dropped))
         result = measure(setting)
         table.add_row(
             *row,
-            "lepton-flwr",
+            f"lepton-flwr, {setting.cipher}",
             *(f"{1e3 * s:.1f}" for s in (result.first, result.later, result.mask)),
             f"{result.bytes_up / (4 * setting.dimension):.4f}",
             f"{result.server:.2f}",
             f"{result.unmask:.2f}",
+            f"{result.wall:.2f}",
             f"{result.vectors:.1f}",
         )
         if setting is settings[-1] and not options.no_flower:
             client, server = measure_flower(setting)
             ours = f"{client / result.later:.0f} x, {server / result.server:.0f} x"
-            cells = (f"{1e3 * client:.1f}", "", "", "", f"{server:.2f}", "", "")
+            cells = (f"{1e3 * client:.1f}", "", "", "", f"{server:.2f}", "", "", "")
             table.add_row(*row, f"Flower SecAgg+ ({ours})", *cells)
-    Console(width=130).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A federation in memory: real state machines, no transport."""
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -10,8 +11,9 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
-from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, SurvivorRequest
-from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+from lepton_flwr.secagg.floors import ClientFloors
+from lepton_flwr.secagg.messages import KeyRecord, KeyRoster, SurvivorRequest, WorkRequest
+from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.server import ServerSession
 
 CONTENT = bytes(range(32))
@@ -35,7 +37,7 @@ class Federation:
     def everyone(self) -> list[int]:
         return list(range(len(self.identities)))
 
-    def keys(self, alive: Collection[int]) -> KeyRoster:
+    def keys(self, alive: Collection[int]) -> dict[int, KeyRoster]:
         for i in alive:
             self.clients[i], record = self.open(i)
             self.seen.append(record)
@@ -48,9 +50,11 @@ class Federation:
             request, self.identities[i], self.roster, ClientFloors(), last_number
         )
 
-    def shares(self, roster: KeyRoster, alive: Collection[int]) -> dict[int, object]:
+    def shares(
+        self, rosters: dict[int, KeyRoster], alive: Collection[int]
+    ) -> dict[int, WorkRequest]:
         for i in alive:
-            bundle = self.clients[i].share(roster)
+            bundle = self.clients[i].share(rosters[i])
             self.seen.append(bundle)
             self.server.receive_shares(i, bundle)
         return self.server.close_shares()
@@ -126,5 +130,35 @@ def federation(authority: Authority, identities: list[Identity]) -> Callable[...
             SessionConfig(run_id, number, "train", layout, min_survivors),
             [rng.uniform(-bound, bound, dimension) for _ in range(clients)],
         )
+
+    return make
+
+
+SPARSE_CLIENTS = 150
+
+
+class Remembered:
+    """A roster that checks each record once for all simulated clients, as nothing changes it."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.verify = functools.cache(roster.verify)
+
+
+@pytest.fixture(scope="session")
+def many(authority: Authority) -> tuple[list[Identity], Remembered]:
+    devices = [authority.issue(f"device-{i}") for i in range(SPARSE_CLIENTS)]
+    return devices, Remembered(Roster.of_authority(authority.certificate_pem))
+
+
+@pytest.fixture
+def sparse(many: tuple[list[Identity], Remembered]) -> Callable[..., Federation]:
+    """150 clients, each joined to some of the others."""
+
+    def make(dimension: int = 3, min_survivors: int = 2) -> Federation:
+        layout = Layout((Segment("update", Kind.MEAN, dimension, 1.0),), SPARSE_CLIENTS)
+        rng = np.random.default_rng(1)
+        vectors = [rng.uniform(-1, 1, dimension) for _ in range(SPARSE_CLIENTS)]
+        config = SessionConfig("7", 1, "train", layout, min_survivors)
+        return Federation(many[0], many[1], config, vectors)
 
     return make

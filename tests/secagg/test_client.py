@@ -22,14 +22,13 @@ from lepton_flwr.secagg.errors import (
     ThresholdError,
     VectorError,
 )
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import (
-    KeyRoster,
     RevealRequest,
     SurvivorRequest,
     WorkRequest,
 )
-from lepton_flwr.secagg.parameters import ClientFloors
-from lepton_flwr.secagg.transcript import to_bitmap
+from lepton_flwr.secagg.transcript import keys_digest, to_bitmap
 
 CONTENT = bytes(range(32))
 
@@ -62,69 +61,136 @@ def test_the_devices_floor_of_survivors_holds_against_the_server(federation):
         ClientSession.open(*args, ClientFloors(max_dimension=10), 0)
 
 
+def listed(roster, place, record):
+    """The roster with another record of a neighbour, named as such in the list."""
+    records, digests = list(roster.records), columns(roster.digests)
+    former = records[place].digest()
+    records[place] = record
+    digests[digests.index(former)] = record.digest()
+    return dataclasses.replace(roster, records=tuple(records), digests=b"".join(digests))
+
+
+def columns(joined):
+    return [joined[at : at + 32] for at in range(0, len(joined), 32)]
+
+
 class TestKeyRecords:
     def test_one_by_an_outsider_is_refused(self, federation):
         fed = federation()
-        records = list(fed.keys(fed.everyone()).records)
+        roster = fed.keys(fed.everyone())[0]
         outsider = Authority.create("other").issue("device")
-        _, forged = ClientSession.open(
-            fed.server.request_keys(), outsider, fed.roster, ClientFloors(), 0
-        )
-        place = next(i for i, r in enumerate(records) if r.digest() != fed.clients[0]._record)
-        records[place] = forged
-        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, KeyRoster(tuple(records)))
+        request = fed.server.request_keys()
+        _, forged = ClientSession.open(request, outsider, fed.roster, ClientFloors(), 0)
+        client = fed.clients[0]
+        refuses(client, KeyRecordError, client.share, listed(roster, 2, forged))
 
     @pytest.mark.parametrize("name", ["share_public", "mask_public", "nonce", "signature"])
-    def test_one_altered_in_any_field_is_refused(self, federation, name):
+    @pytest.mark.parametrize("place", range(5))
+    def test_one_altered_in_any_field_is_refused(self, federation, name, place):
         fed = federation()
-        records = list(fed.keys(fed.everyone()).records)
-        for place, record in enumerate(records):
-            value = getattr(record, name)
-            changed = list(records)
-            changed[place] = dataclasses.replace(
-                record, **{name: bytes([value[0] ^ 1]) + value[1:]}
-            )
+        roster = fed.keys(fed.everyone())[0]
+        value = getattr(roster.records[place], name)
+        changed = dataclasses.replace(
+            roster.records[place], **{name: bytes([value[0] ^ 1]) + value[1:]}
+        )
+        client = fed.clients[0]
+        refuses(client, KeyRecordError, client.share, listed(roster, place, changed))
+
+    def test_one_that_is_not_the_listed_one_is_refused(self, federation):
+        fed = federation()
+        roster = fed.keys(fed.everyone())[0]
+        # A second set of keys of the same member, well signed.
+        signer = next(
+            i for i in range(6) if fed.identities[i].certificate == roster.records[0].credential
+        )
+        _, second = fed.open(signer)
+        records = (second, *roster.records[1:])
+        client = fed.clients[0]
+        refuses(client, KeyRecordError, client.share, dataclasses.replace(roster, records=records))
+
+    def test_two_neighbours_that_are_swapped_are_refused(self, federation):
+        fed = federation()
+        roster = fed.keys(fed.everyone())[0]
+        first, second, *rest = roster.records
+        digests = columns(roster.digests)
+        a, b = (digests.index(record.digest()) for record in (first, second))
+        digests[a], digests[b] = digests[b], digests[a]
+        swapped = dataclasses.replace(
+            roster, records=(second, first, *rest), digests=b"".join(digests)
+        )
+        client = fed.clients[0]
+        with pytest.raises(KeyRecordError, match="another member"):
+            client.share(swapped)
+
+    def test_two_neighbours_with_one_key_are_refused(self, federation):
+        # A corrupt member may sign another's public keys as its own.
+        for name in ("share_public", "mask_public"):
             fed = federation()
-            client, _ = fed.open(0)
-            refuses(client, KeyRecordError, client.share, KeyRoster(tuple(changed)))
+            roster = fed.keys(fed.everyone())[0]
+            record = dataclasses.replace(
+                roster.records[1], **{name: getattr(roster.records[0], name)}
+            )
+            signer = next(i for i in fed.identities if i.certificate == record.credential)
+            signed = keys_digest(
+                fed.config, CONTENT, record.mask_public, record.share_public, record.nonce
+            )
+            record = dataclasses.replace(record, signature=signer.sign(signed))
+            client = fed.clients[0]
+            refuses(client, KeyRecordError, client.share, listed(roster, 1, record))
 
     def test_one_of_an_earlier_session_is_refused(self, federation):
         earlier = federation(number=1)
-        old = earlier.keys(earlier.everyone())
+        old = earlier.keys(earlier.everyone())[0]
         fed = federation(number=2)
-        fed.keys(fed.everyone())
-        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, old)
+        roster = fed.keys(fed.everyone())[0]
+        client = fed.clients[0]
+        refuses(client, KeyRecordError, client.share, listed(roster, 3, old.records[3]))
 
-    def test_a_member_counts_once(self, federation):
+    def test_a_member_is_listed_once(self, federation):
         fed = federation()
-        records = fed.keys(fed.everyone()).records
-        doubled = KeyRoster((records[0], *records[:-1]))
-        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, doubled)
-
-    def test_a_member_with_two_sets_of_keys_counts_once(self, federation):
-        fed = federation(clients=6)
-        records = list(fed.keys(range(5)).records)
-        _, second = fed.open(1)
-        place = next(i for i, r in enumerate(records) if r.credential == second.credential)
-        doubled = KeyRoster((*records[: place + 1], second, *records[place + 1 :]))
-        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, doubled)
+        roster = fed.keys(fed.everyone())[0]
+        members, digests = columns(roster.members), columns(roster.digests)
+        at = next(i for i in range(5) if fed.server._index[0] not in (i, i + 1))
+        for other in (digests[at], digests[at + 1]):
+            members[at + 1], digests[at + 1] = members[at], other
+            doubled = dataclasses.replace(
+                roster, members=b"".join(members), digests=b"".join(digests)
+            )
+            fed = federation()
+            fed.clients[0], _ = fed.open(0)
+            refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, doubled)
 
     def test_another_order_is_refused(self, federation):
         fed = federation()
-        records = fed.keys(fed.everyone()).records
-        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, KeyRoster(records[::-1]))
+        roster = fed.keys(fed.everyone())[0]
+        backwards = dataclasses.replace(
+            roster,
+            members=b"".join(columns(roster.members)[::-1]),
+            digests=b"".join(columns(roster.digests)[::-1]),
+            records=roster.records[::-1],
+        )
+        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, backwards)
 
     def test_a_roster_without_this_client_is_refused(self, federation):
         fed = federation()
         fed.keys(fed.everyone())
-        roster = federation().keys(range(1, 6))
+        roster = federation().keys(range(1, 6))[1]
         refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, roster)
+
+    def test_a_missing_or_a_superfluous_record_is_refused(self, federation):
+        for change in (lambda records: records[1:], lambda records: (*records, records[0])):
+            fed = federation()
+            roster = fed.keys(fed.everyone())[0]
+            changed = dataclasses.replace(roster, records=change(roster.records))
+            refuses(fed.clients[0], MessageError, fed.clients[0].share, changed)
 
     def test_too_few_or_too_many_are_refused(self, federation):
         fed = federation(clients=6, min_survivors=5)
-        records = fed.keys(fed.everyone()).records
-        refuses(fed.clients[0], ThresholdError, fed.clients[0].share, KeyRoster(records[:4]))
-        refuses(fed.clients[1], ThresholdError, fed.clients[1].share, KeyRoster(records + records))
+        rosters = fed.keys(fed.everyone())
+        few = dataclasses.replace(rosters[0], members=rosters[0].members[: 4 * 32])
+        refuses(fed.clients[0], ThresholdError, fed.clients[0].share, few)
+        many = dataclasses.replace(rosters[1], members=rosters[1].members * 2)
+        refuses(fed.clients[1], ThresholdError, fed.clients[1].share, many)
 
     def test_a_certificate_that_has_expired_is_refused(self, federation, identities, authority):
         fed = federation()
@@ -140,7 +206,7 @@ class TestKeyRecords:
         client, _ = ClientSession.open(
             fed.server.request_keys(), identities[0], Later(), ClientFloors(), 0
         )
-        refuses(client, KeyRecordError, client.share, fed.keys(fed.everyone()))
+        refuses(client, KeyRecordError, client.share, fed.keys(fed.everyone())[0])
 
 
 class TestWork:
@@ -204,7 +270,7 @@ class TestSurvivors:
         fed = federation()
         fed.until_attest()
         client = fed.clients[0]
-        others = [i for i in range(6) if i != client._index]
+        others = [i for i in range(6) if i != client.state.index]
         refuses(client, SurvivorError, client.attest, self.survivors(fed, others))
 
     def test_a_list_with_one_that_never_started_is_refused(self, federation):
@@ -218,7 +284,7 @@ class TestSurvivors:
         fed = federation(clients=9)
         fed.until_attest()
         client = fed.clients[0]
-        few = [client._index, *(i for i in range(9) if i != client._index)][:6]
+        few = [client.state.index, *(i for i in range(9) if i != client.state.index)][:6]
         refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
 
     def test_a_list_below_the_sessions_floor_is_refused(self, federation):
@@ -226,13 +292,13 @@ class TestSurvivors:
         fed = federation(clients=9, min_survivors=9)
         request = fed.until_work()[0]
         client = fed.clients[0]
-        few = [client._index, *(i for i in range(9) if i != client._index)][:8]
+        few = [client.state.index, *(i for i in range(9) if i != client.state.index)][:8]
         fewer = WorkRequest(to_bitmap(few, 9), request.ciphertexts[:7])
         refuses(client, ThresholdError, client.start, fewer, CONTENT)
         fed = federation(clients=9, min_survivors=9)
         fed.until_attest()
         client = fed.clients[0]
-        few = [client._index, *(i for i in range(9) if i != client._index)][:8]
+        few = [client.state.index, *(i for i in range(9) if i != client.state.index)][:8]
         refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
 
     def test_a_second_list_is_never_signed(self, federation):
@@ -246,34 +312,68 @@ class TestSurvivors:
         # not: with both kinds of shares it could unmask A alone.
         fed = federation(clients=9)
         fed.until_attest()
-        by_index = {client._index: client for client in fed.clients.values()}
+        by_index = {client.state.index: client for client in fed.clients.values()}
         lists = {i: range(9) if i < 5 else range(1, 9) for i in range(9)}
-        signatures = {
-            i: by_index[i].attest(self.survivors(fed, lists[i])).signature for i in range(9)
-        }
-        request = RevealRequest(tuple(range(1, 9)), tuple(signatures[i] for i in range(1, 9)))
-        for client in by_index.values():
-            refuses(client, AttestationError, client.reveal, request)
+        tags = {}
+        for i in range(9):
+            others = [j for j in lists[i] if j != i]
+            answer = by_index[i].attest(self.survivors(fed, lists[i])) if i else None
+            tags[i] = dict(zip(others, answer.tags, strict=True)) if answer else {}
+        for i in range(1, 9):
+            senders = [j for j in range(1, 9) if j != i]
+            request = RevealRequest(tuple(senders), tuple(tags[j][i] for j in senders))
+            refuses(by_index[i], AttestationError, by_index[i].reveal, request)
 
 
 class TestReveal:
-    def test_too_few_signatures_are_refused(self, federation):
-        fed = federation()
-        request = fed.until_reveal()[0]
-        fewer = RevealRequest(request.signers[:4], request.signatures[:4])
-        refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, fewer)
+    def cut(self, request, most):
+        return RevealRequest(request.senders[:most], request.tags[:most])
 
-    def test_one_signer_counts_once(self, federation):
+    def test_too_few_tags_are_refused(self, federation):
+        # The threshold of six is five, the client itself among them.
+        for most in (0, 3):
+            fed = federation()
+            request = self.cut(fed.until_reveal()[0], most)
+            refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, request)
+        fed = federation()
+        request = self.cut(fed.until_reveal()[0], 4)
+        assert fed.clients[0].reveal(request).shares
+
+    def test_one_sender_counts_once(self, federation):
         fed = federation()
         request = fed.until_reveal()[0]
-        repeated = RevealRequest((request.signers[0],) * 6, (request.signatures[0],) * 6)
+        repeated = RevealRequest((request.senders[0],) * 5, (request.tags[0],) * 5)
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, repeated)
 
-    def test_another_clients_signature_is_refused(self, federation):
+    def test_tags_of_others_do_not_count(self, federation):
+        fed = federation()
+        requests = fed.until_reveal()
+        swapped = RevealRequest(requests[0].senders, requests[0].tags[::-1])
+        refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, swapped)
+
+    def test_tags_to_others_do_not_count(self, federation):
+        fed = federation()
+        requests = fed.until_reveal()
+        client, other = fed.clients[0].state.index, fed.clients[1].state.index
+        of = dict(zip(requests[1].senders, requests[1].tags, strict=True))
+        senders = tuple(i for i in range(6) if i not in (client, other))
+        request = RevealRequest(senders, tuple(of[i] for i in senders))
+        refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, request)
+
+    def test_its_own_tags_do_not_count_as_the_others(self, federation):
+        # Both ends of a channel hold its keys: a tag that came back must not pass for an answer.
+        fed = federation()
+        request = fed.until_attest()
+        client = fed.clients[0]
+        tags = client.attest(request).tags
+        senders = tuple(i for i in range(6) if i != client.state.index)
+        refuses(client, AttestationError, client.reveal, RevealRequest(senders, tags))
+
+    def test_a_wrong_tag_costs_that_tag_only(self, federation):
         fed = federation()
         request = fed.until_reveal()[0]
-        swapped = RevealRequest(request.signers, request.signatures[::-1])
-        refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, swapped)
+        tags = (bytes(16), *request.tags[1:])
+        assert fed.clients[0].reveal(RevealRequest(request.senders, tags)).shares
 
     def test_nothing_is_revealed_twice(self, federation):
         fed = federation()
@@ -288,9 +388,9 @@ class TestReveal:
         survivors = fed.work(requests, range(1, 6))
         signatures = fed.attest(survivors, range(1, 6))
         client = fed.clients[1]
-        held = dict(zip(client._participants, client._secrets.held, strict=True))
+        held = dict(client.state.secrets.held)
         shares = client.reveal(signatures[1]).shares
-        gone = fed.clients[0]._index
+        gone = fed.clients[0].state.index
         for i, share in zip(range(6), shares, strict=True):
             seed_share, key_share = held[i]
             assert share == (key_share if i == gone else seed_share)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,24 @@ def labelled(label, *fields):
     return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).digest()
 
 
-def hkdf(secret, salt, info):
-    key = hmac.new(salt, secret, hashlib.sha256).digest()
-    return hmac.new(key, info + b"\x01", hashlib.sha256).digest()
+def hkdf(secret, salt, info, blocks):
+    """RFC 5869, `blocks` times 32 bytes."""
+    key, parts = hmac.new(salt, secret, hashlib.sha256).digest(), [b""]
+    for i in range(1, blocks + 1):
+        parts.append(hmac.new(key, parts[-1] + info + bytes([i]), hashlib.sha256).digest())
+    return b"".join(parts)
 
 
-def derived(secret, label, sid, first, second):
-    return hkdf(secret, sid, label.encode() + sid + num(first) + num(second))
+def channel(secret, i, j, sid):
+    """Keys of the pair of clients, by purpose and by who sends."""
+    low, high = sorted((i, j))
+    block = derived(secret, "lepton/secagg/channel/v1", sid, low, high, 4)
+    names = (("seal", low), ("seal", high), ("vouch", low), ("vouch", high))
+    return {name: block[32 * at : 32 * at + 32] for at, name in enumerate(names)}
+
+
+def derived(secret, label, sid, first, second, blocks=1):
+    return hkdf(secret, sid, label.encode() + sid + num(first) + num(second), blocks)
 
 
 def stream(key, count):
@@ -50,8 +62,40 @@ def stream(key, count):
     return block.update(counters)[:count]
 
 
-def mask(key, dimension):
-    data = stream(key, 4 * dimension)
+def chacha20(key, count):
+    """`count` bytes: the block function of RFC 8439, section 2.3, with a nonce of zeros."""
+
+    def quarter(x, a, b, c, d):
+        for first, second, third, bits in (
+            (a, b, d, 16),
+            (c, d, b, 12),
+            (a, b, d, 8),
+            (c, d, b, 7),
+        ):
+            x[first] = (x[first] + x[second]) % 2**32
+            turned = x[third] ^ x[first]
+            x[third] = (turned << bits | turned >> (32 - bits)) % 2**32
+
+    def block(counter):
+        words = [int.from_bytes(key[i : i + 4], "little") for i in range(0, 32, 4)]
+        start = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574, *words, counter, 0, 0, 0]
+        x = list(start)
+        for _ in range(10):
+            for a, b, c, d in ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)):
+                quarter(x, a, b, c, d)
+            for a, b, c, d in ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)):
+                quarter(x, a, b, c, d)
+        total = ((a + b) % 2**32 for a, b in zip(x, start, strict=True))
+        return b"".join(word.to_bytes(4, "little") for word in total)
+
+    return b"".join(block(i) for i in range((count + 63) // 64))[:count]
+
+
+STREAMS = {"aes-256-ctr": stream, "chacha20": chacha20}
+
+
+def mask(key, dimension, cipher="aes-256-ctr"):
+    data = STREAMS[cipher](key, 4 * dimension)
     return [int.from_bytes(data[4 * i : 4 * i + 4], "little") for i in range(dimension)]
 
 
@@ -102,7 +146,7 @@ def reference_round(inputs):
     c = inputs["config"]
     content = bytes.fromhex(inputs["content_hash"])
     config = labelled(
-        "lepton/secagg/config/v1",
+        "lepton/secagg/config/v2",
         c["run_id"].encode(),
         num(c["number"]),
         c["purpose"].encode(),
@@ -110,6 +154,7 @@ def reference_round(inputs):
         num(c["max_weight"]),
         num(c["min_survivors"]),
         c["l2_norm_clip"].hex().encode(),
+        c["cipher"].encode(),
         *(
             field
             for name, kind, size, bound in c["segments"]
@@ -148,7 +193,8 @@ def reference_round(inputs):
     clients.sort(key=lambda client: client["member"])
     n, t = len(clients), 2 * len(clients) // 3 + 1
     digests = [labelled("lepton/secagg/key-record/v1", *client["record"]) for client in clients]
-    sid = labelled("lepton/secagg/sid/v1", *bound_fields, *digests)
+    members = b"".join(client["member"] for client in clients)
+    sid = labelled("lepton/secagg/sid/v2", *bound_fields, members, b"".join(digests))
     for i, client in enumerate(clients):
         client["seed"] = client["draw"](32)
         client["seed_shares"] = shared(client["seed"], t, n, client["draw"])
@@ -157,7 +203,7 @@ def reference_round(inputs):
         for j, other in enumerate(clients):
             if j != i:
                 secret = agreed(client["share_secret"], other["record"][1])
-                key = derived(secret, "lepton/secagg/share-key/v1", sid, i, j)
+                key = channel(secret, i, j, sid)["seal", i]
                 nonce = client["draw"](12)
                 plain = client["seed_shares"][j].to_bytes(33, "big")
                 plain += client["key_shares"][j].to_bytes(33, "big")
@@ -169,11 +215,14 @@ def reference_round(inputs):
     def pair(i, j):
         secret = agreed(clients[i]["mask_secret"], clients[j]["record"][2])
         return mask(
-            derived(secret, "lepton/secagg/pairwise-mask/v1", sid, min(i, j), max(i, j)), dimension
+            derived(secret, "lepton/secagg/pairwise-mask/v1", sid, min(i, j), max(i, j)),
+            dimension,
+            c["cipher"],
         )
 
     def own(i, seed):
-        return mask(derived(seed, "lepton/secagg/self-mask/v1", sid, i, i), dimension)
+        key = derived(seed, "lepton/secagg/self-mask/v1", sid, i, i)
+        return mask(key, dimension, c["cipher"])
 
     masked = {}
     for i in live:
@@ -183,7 +232,13 @@ def reference_round(inputs):
                 sign = 1 if j > i else -1
                 y = [a + sign * b for a, b in zip(y, pair(i, j), strict=True)]
         masked[i] = [a % 2**32 for a in y]
-    attested = labelled("lepton/secagg/attestation/v1", sid, bitmap(live, n))
+    attested = labelled("lepton/secagg/attestation/v2", sid, bitmap(live, n))
+
+    def tag(i, j):
+        secret = agreed(clients[i]["share_secret"], clients[j]["record"][1])
+        key = channel(secret, i, j, sid)["vouch", i]
+        return hmac.new(key, attested, hashlib.sha256).digest()[:16].hex()
+
     reveals = {
         i: [
             clients[j]["seed_shares" if j in live else "key_shares"][i].to_bytes(33, "big").hex()
@@ -203,7 +258,7 @@ def reference_round(inputs):
                 key = agreed(secret, clients[i]["record"][2])
                 key = derived(key, "lepton/secagg/pairwise-mask/v1", sid, min(i, j), max(i, j))
                 sign = 1 if i > j else -1
-                removed = mask(key, dimension)
+                removed = mask(key, dimension, c["cipher"])
                 total = [a + sign * b for a, b in zip(total, removed, strict=True)]
     return {
         "config_digest": config.hex(),
@@ -213,7 +268,7 @@ def reference_round(inputs):
         "sealed": [[box.hex() for box in client["sealed"]] for client in clients],
         "masked": {str(i): vector for i, vector in masked.items()},
         "survivors": bitmap(live, n).hex(),
-        "attestations": {str(i): clients[i]["identity"].sign(attested).hex() for i in live},
+        "attestations": {str(i): [tag(i, j) for j in live if j != i] for i in live},
         "reveals": {str(i): shares for i, shares in reveals.items()},
         "sum": [a % 2**32 for a in total],
     }
@@ -227,8 +282,12 @@ class Device:
 
     def __init__(self, seed):
         self.key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.certificate = self.key.public_key().public_bytes_raw()
+        self.certificate = self.public_key = self.key.public_key().public_bytes_raw()
         self.sign = self.key.sign
+
+
+def _parts(column):
+    return [column[at : at + 32] for at in range(0, len(column), 32)]
 
 
 def load(name):
@@ -240,14 +299,17 @@ class Ours:
 
     def __init__(self, inputs):
         from lepton_flwr.crypto.identity import Roster
+        from lepton_flwr.crypto.stream import StreamCipher
         from lepton_flwr.secagg.client import ClientSession
         from lepton_flwr.secagg.encoding import Layout, Segment
-        from lepton_flwr.secagg.parameters import ClientFloors, SessionConfig
+        from lepton_flwr.secagg.floors import ClientFloors
+        from lepton_flwr.secagg.parameters import SessionConfig
         from lepton_flwr.secagg.server import ServerSession
 
         c = dict(inputs["config"])
         segments = tuple(Segment(*segment) for segment in c.pop("segments"))
         layout = Layout(segments, c.pop("num_clients"), c.pop("max_weight"))
+        c["cipher"] = StreamCipher(c["cipher"])
         self.config = SessionConfig(layout=layout, **c)
         self.content = bytes.fromhex(inputs["content_hash"])
         devices = [Device(bytes.fromhex(one["identity"])) for one in inputs["clients"]]
@@ -263,7 +325,7 @@ class Ours:
             )
             self.clients.append(session)
             self.server.receive_keys(i, record)
-        self.roster = self.server.close_keys()
+        self.rosters = self.server.close_keys()
 
     def index(self, i):
         return self.server._index[i]
@@ -272,10 +334,10 @@ class Ours:
         """Yield what each exchange sends, and stop before the one that is named."""
         everyone = range(len(self.clients))
         live = [i for i in everyone if self.inputs[i]["answers_until"] >= 2]
-        sent = {"records": self.roster.records}
+        sent = {"rosters": self.rosters}
         if exchange == "E1":
             return sent
-        sent["bundles"] = {i: self.clients[i].share(self.roster) for i in everyone}
+        sent["bundles"] = {i: self.clients[i].share(self.rosters[i]) for i in everyone}
         for i, bundle in sent["bundles"].items():
             self.server.receive_shares(i, bundle)
         sent["work"] = self.server.close_shares()
@@ -303,24 +365,26 @@ class Ours:
         return sent
 
 
-def test_the_reference_gives_the_vectors_of_the_round():
-    vector = load("round")
+@pytest.mark.parametrize("name", ["round", "round_chacha20"])
+def test_the_reference_gives_the_vectors_of_the_round(name):
+    vector = load(name)
     assert reference_round(vector["inputs"]) == vector["expected"]
     live = [one["vector"] for one in vector["inputs"]["clients"] if one["answers_until"] >= 2]
     assert vector["expected"]["sum"] == [sum(column) % 2**32 for column in zip(*live, strict=True)]
 
 
-def test_the_library_gives_the_vectors_of_the_round():
-    vector = load("round")
+@pytest.mark.parametrize("name", ["round", "round_chacha20"])
+def test_the_library_gives_the_vectors_of_the_round(name):
+    vector = load(name)
     expected = vector["expected"]
     ours = Ours(vector["inputs"])
     sent = ours.until("the end")
     assert ours.config.digest().hex() == expected["config_digest"]
     assert ours.server._sid.hex() == expected["sid"]
-    assert [
-        [part.hex() for part in (r.credential, r.share_public, r.mask_public, r.nonce, r.signature)]
-        for r in sent["records"]
-    ] == expected["records"]
+    for i, roster in sent["rosters"].items():
+        others = [r for j, r in enumerate(expected["records"]) if j != ours.index(i)]
+        assert [[part.hex() for part in vars(r).values()] for r in roster.records] == others
+        assert roster.members.hex() == "".join(expected["members"])
     for i, bundle in sent["bundles"].items():
         sealed = [box.hex() for box in bundle.ciphertexts]
         assert sealed == expected["sealed"][ours.index(i)]
@@ -328,7 +392,8 @@ def test_the_library_gives_the_vectors_of_the_round():
     assert by_index == expected["masked"]
     assert sent["survivors"].survivors.hex() == expected["survivors"]
     for i, attestation in sent["attestations"].items():
-        assert attestation.signature.hex() == expected["attestations"][str(ours.index(i))]
+        tags = [tag.hex() for tag in attestation.tags]
+        assert tags == expected["attestations"][str(ours.index(i))]
     for i, reveal in sent["reveals"].items():
         shares = [share.hex() for share in reveal.shares]
         assert shares == expected["reveals"][str(ours.index(i))]
@@ -337,12 +402,32 @@ def test_the_library_gives_the_vectors_of_the_round():
 
 @pytest.mark.parametrize("case", load("primitives")["stream"])
 def test_streams(case):
-    from lepton_flwr.crypto.stream import CipherStream
+    from lepton_flwr.crypto.stream import CipherStream, StreamCipher
 
-    key, expected = bytes.fromhex(case["key"]), case["bytes"]
-    assert stream(key, len(expected) // 2).hex() == expected
-    assert CipherStream(key).read(len(expected) // 2).hex() == expected
-    assert CipherStream(key).uint32(4).tolist() == mask(key, 4)
+    key, expected, cipher = bytes.fromhex(case["key"]), case["bytes"], case["cipher"]
+    assert STREAMS[cipher](key, len(expected) // 2).hex() == expected
+
+    def ours():
+        return CipherStream(key, cipher=StreamCipher(cipher))
+
+    assert ours().read(len(expected) // 2).hex() == expected
+    assert ours().uint32(4).tolist() == mask(key, 4, cipher)
+
+
+@pytest.mark.parametrize("case", load("primitives")["signature"])
+def test_signatures(case):
+    from lepton_flwr.crypto.identity import Roster, SignatureError, verify
+
+    public, message, signature = (
+        bytes.fromhex(case[name]) for name in ("public", "message", "signature")
+    )
+    if case["valid"]:
+        verify(public, message, signature)
+        assert Roster.of_keys([public]).verify(public, message, signature) == public
+        assert Device(bytes.fromhex(case["secret"])).sign(message) == signature
+    else:
+        with pytest.raises(SignatureError):
+            verify(public, message, signature)
 
 
 @pytest.mark.parametrize("case", load("primitives")["keys"])
@@ -352,9 +437,13 @@ def test_derived_keys(case):
     secret, other, sid = (bytes.fromhex(case[name]) for name in ("secret", "other", "sid"))
     i, j = case["i"], case["j"]
     private = keys.private_key(secret)
+    pair = keys.channel(private, other, sid, i, j)
     got = {
         "public": keys.public_key(secret),
-        "share": keys.share_key(private, other, sid, i, j),
+        "seal": pair.seal,
+        "open": pair.open,
+        "vouch": pair.vouch,
+        "check": pair.check,
         "pair": keys.pair_key(private, other, sid, i, j),
         "self": keys.self_key(secret, sid, i),
     }
@@ -362,7 +451,10 @@ def test_derived_keys(case):
     low, high = sorted((i, j))
     reference = {
         "public": public(secret),
-        "share": derived(both, "lepton/secagg/share-key/v1", sid, i, j),
+        "seal": channel(both, i, j, sid)["seal", i],
+        "open": channel(both, i, j, sid)["seal", j],
+        "vouch": channel(both, i, j, sid)["vouch", i],
+        "check": channel(both, i, j, sid)["vouch", j],
         "pair": derived(both, "lepton/secagg/pairwise-mask/v1", sid, low, high),
         "self": derived(secret, "lepton/secagg/self-mask/v1", sid, i, i),
     }
@@ -403,13 +495,7 @@ def test_rings(case):
 @pytest.mark.parametrize("case", load("failures")["round"], ids=lambda case: case["name"])
 def test_a_changed_message_ends_in_the_named_error(case):
     from lepton_flwr.secagg import errors
-    from lepton_flwr.secagg.messages import (
-        KeyRecord,
-        KeyRoster,
-        RevealRequest,
-        SurvivorRequest,
-        WorkRequest,
-    )
+    from lepton_flwr.secagg.messages import SurvivorRequest
 
     def change(value):
         place, bits = case["byte"], int(case["xor"], 16)
@@ -419,30 +505,39 @@ def test_a_changed_message_ends_in_the_named_error(case):
     sent = ours.until(case["exchange"])
     first = next(i for i in range(len(ours.clients)) if ours.index(i) == 0)
     client = ours.clients[first]
-    at = case.get("at", 0)
+    field, at = case["field"], case.get("at", 0)
     if case["exchange"] == "E1":
-        parts = [list(vars(record).values()) for record in sent["records"]]
-        parts[at][case["field"]] = change(parts[at][case["field"]])
-        message, step = KeyRoster(tuple(KeyRecord(*part) for part in parts)), client.share
-    elif case["exchange"] == "E2":
-        work = sent["work"][first]
-        boxes = list(work.ciphertexts)
-        content = ours.content
-        if case["field"] == "content":
-            content = change(content)
-        elif case["field"] == "participants":
-            work = WorkRequest(change(work.participants), work.ciphertexts)
+        message, step = sent["rosters"][first], client.share
+        if field in ("members", "digests"):
+            message = replace(message, **{field: change(getattr(message, field))})
         else:
+            # The server names the changed record in its list, so that all agree on it.
+            records, digests = list(message.records), _parts(message.digests)
+            records[at - 1] = replace(
+                records[at - 1], **{field: change(vars(records[at - 1])[field])}
+            )
+            digests[at] = records[at - 1].digest()
+            message = replace(message, records=tuple(records), digests=b"".join(digests))
+    elif case["exchange"] == "E2":
+        message, content = sent["work"][first], ours.content
+        if field == "content":
+            content = change(content)
+        elif field == "participants":
+            message = replace(message, participants=change(message.participants))
+        else:
+            boxes = list(message.ciphertexts)
             boxes[at] = change(boxes[at])
-            work = WorkRequest(work.participants, tuple(boxes))
-        message, step = work, lambda request: client.start(request, content)
+            message = replace(message, ciphertexts=tuple(boxes))
+
+        def step(request):
+            client.start(request, content)
     elif case["exchange"] == "E3":
         message, step = SurvivorRequest(change(sent["survivors"].survivors)), client.attest
     else:
-        request = sent["requests"][first]
-        signatures = list(request.signatures)
-        signatures[at] = change(signatures[at])
-        message, step = RevealRequest(request.signers, tuple(signatures)), client.reveal
+        message, step = sent["requests"][first], client.reveal
+        tags = list(message.tags)
+        tags[at] = change(tags[at])
+        message = replace(message, tags=tuple(tags))
     with pytest.raises(getattr(errors, case["error"])) as caught:
         step(message)
     assert type(caught.value).__name__ == case["error"]

@@ -12,14 +12,18 @@ def test_both_ends_derive_one_key_for_each_purpose():
     assert keys.pair_key(mine, their_public, SID, 3, 8) == keys.pair_key(
         theirs, my_public, SID, 8, 3
     )
-    assert keys.share_key(mine, their_public, SID, 3, 8) == keys.share_key(
-        theirs, my_public, SID, 3, 8
+    sent, received = (
+        keys.channel(mine, their_public, SID, 3, 8),
+        keys.channel(theirs, my_public, SID, 8, 3),
     )
+    assert (sent.seal, sent.vouch) == (received.open, received.check)
+    assert (sent.open, sent.check) == (received.seal, received.vouch)
     derived = [
         keys.pair_key(mine, their_public, SID, 3, 8),
-        keys.share_key(mine, their_public, SID, 3, 8),
-        keys.share_key(mine, their_public, SID, 8, 3),
+        *vars(sent).values(),
         keys.pair_key(mine, their_public, b"\x01" * 32, 3, 8),
+        keys.channel(mine, their_public, b"\x01" * 32, 3, 8).seal,
+        keys.channel(mine, their_public, SID, 3, 9).seal,
         keys.self_key(b"\x01" * 32, SID, 3),
         keys.self_key(b"\x01" * 32, SID, 8),
     ]

@@ -29,7 +29,7 @@ def samples(federation):
     survivors = fed.work(requests, range(4))
     signatures = fed.attest(survivors, range(4))
     fed.reveal(signatures, range(4))
-    made = [fed.server.request_keys(), roster, requests[0], survivors, signatures[0], *fed.seen]
+    made = [fed.server.request_keys(), roster[0], requests[0], survivors, signatures[0], *fed.seen]
     return {type(message): message for message in made}
 
 
@@ -78,3 +78,19 @@ def test_a_text_without_an_encoding_is_refused(samples):
     fields = samples[messages.KeyRequest].to_fields()
     with pytest.raises(MessageError, match="UTF-8"):
         messages.KeyRequest.from_fields({**fields, "run-id": "\ud800"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "text"),
+    [
+        (messages.KeyRequest, {"kinds": ["median"]}, "kinds"),
+        (messages.KeyRequest, {"bounds": []}, "one length"),
+        (messages.KeyRequest, {"cipher": "rot13"}, "cipher"),
+        (messages.KeyRoster, {"members": bytes(33), "digests": bytes(33)}, "multiple of 32"),
+        (messages.KeyRoster, {"nonces": []}, "one length"),
+        (messages.RevealRequest, {"tags": []}, "one length"),
+    ],
+)
+def test_fields_that_do_not_fit_each_other_are_refused(samples, kind, changes, text):
+    with pytest.raises(MessageError, match=text):
+        kind.from_fields({**samples[kind].to_fields(), **changes})

@@ -25,7 +25,8 @@ def test_bytes_are_those_of_a_session(federation, monkeypatch, identities):
         item.nbytes if isinstance(item, np.ndarray) else size(item.to_fields()) for item in fed.seen
     ]
     asked = sum(
-        size(request.to_fields()) for request in (keys, roster, work[0], survivors, signatures[0])
+        size(request.to_fields())
+        for request in (keys, roster[0], work[0], survivors, signatures[0])
     )
     made = plan(6, 50, bound=1.0)
     # Certificates differ by a few bytes: serial numbers and names.
@@ -104,3 +105,11 @@ class TestCommand:
         result = CliRunner().invoke(cli.app, ["secagg", "plan", "--clients", "2", "--dim", "10"])
         assert result.exit_code == 2
         assert result.stderr == "error: clients=2: expected a whole number >= 3 and <= 10000\n"
+
+
+def test_the_plan_is_for_one_cipher():
+    rows = dict(plan(50, 1_000, cipher="chacha20").rows())
+    assert rows["cipher of the masks"] == "chacha20"
+    assert dict(plan(50, 1_000).rows())["cipher of the masks"] == "aes-256-ctr"
+    with pytest.raises(ConfigError, match="chacha20"):
+        plan(50, 1_000, cipher="rot13")

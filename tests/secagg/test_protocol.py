@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lepton_flwr.secagg.errors import ThresholdError
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.graph import complete_threshold
 
 
@@ -67,7 +68,9 @@ def test_a_session_survives_the_end_of_its_process_between_any_two_exchanges(fed
     def restart():
         for i, session in fed.clients.items():
             fields = session.to_fields()
-            fed.clients[i] = type(session).from_fields(fields, fed.identities[i], fed.roster)
+            fed.clients[i] = type(session).from_fields(
+                fields, fed.identities[i], fed.roster, ClientFloors()
+            )
 
     roster = fed.keys(range(5))
     restart()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg import shamir
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.errors import (
@@ -14,11 +15,10 @@ from lepton_flwr.secagg.errors import (
     MessageError,
     OrderError,
     RevealError,
-    SecAggError,
     VectorError,
 )
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import Attestation, KeyRequest, Reveal, ShareBundle
-from lepton_flwr.secagg.parameters import ClientFloors
 from lepton_flwr.secagg.transcript import keys_digest, session_id
 
 CONTENT = bytes(range(32))
@@ -44,11 +44,15 @@ def test_keys_made_for_another_model_are_refused_by_server_and_clients(federatio
     _, record = ClientSession.open(other, fed.identities[0], fed.roster, ClientFloors(), 0)
     with pytest.raises(KeyRecordError):
         fed.server.receive_keys(0, record)
-    roster = fed.keys(fed.everyone())
-    mine = fed.clients[0]._record
-    swapped = tuple(record if r.digest() == mine else r for r in roster.records)
-    with pytest.raises(SecAggError):
-        fed.clients[1].share(dataclasses.replace(roster, records=swapped))
+    roster = fed.keys(fed.everyone())[1]
+    mine = fed.clients[0].state.record
+    swapped = dataclasses.replace(
+        roster,
+        records=tuple(record if r.digest() == mine else r for r in roster.records),
+        digests=roster.digests.replace(mine, record.digest()),
+    )
+    with pytest.raises(KeyRecordError, match="signature"):
+        fed.clients[1].share(swapped)
 
 
 def test_signature_and_sid_bind_the_run_the_number_the_settings_and_the_model(federation):
@@ -60,6 +64,7 @@ def test_signature_and_sid_bind_the_run_the_number_the_settings_and_the_model(fe
         dataclasses.replace(config, purpose="evaluate"),
         dataclasses.replace(config, min_survivors=3),
         dataclasses.replace(config, l2_norm_clip=0.5),
+        dataclasses.replace(config, cipher=StreamCipher.CHACHA20),
         dataclasses.replace(config, layout=dataclasses.replace(config.layout, num_clients=7)),
         dataclasses.replace(config, layout=dataclasses.replace(config.layout, max_weight=2)),
     ]
@@ -74,8 +79,13 @@ def test_signature_and_sid_bind_the_run_the_number_the_settings_and_the_model(fe
         )
     ]
     assert len(set(signed)) == len(signed)
-    sids = [session_id(c, CONTENT, [b"r"]) for c in changed]
-    sids += [session_id(config, bytes(32), [b"r"]), session_id(config, CONTENT, [b"r", b"q"])]
+    sids = [session_id(c, CONTENT, b"m", b"r") for c in changed]
+    sids += [
+        session_id(config, bytes(32), b"m", b"r"),
+        session_id(config, CONTENT, b"q", b"r"),
+        session_id(config, CONTENT, b"m", b"q"),
+        session_id(config, CONTENT, b"mr", b""),
+    ]
     assert len(set(sids)) == len(sids)
 
 
@@ -94,11 +104,11 @@ def test_a_masked_vector_counts_once_and_in_time(federation):
         fed.server.receive_masked(0, vector)
 
 
-def test_a_signature_on_another_list_is_refused(federation):
+def test_it_takes_one_tag_and_one_share_for_each_neighbour(federation):
     fed = federation()
     fed.until_attest()
-    with pytest.raises(AttestationError):
-        fed.server.receive_attestation(0, Attestation(bytes(64)))
+    with pytest.raises(MessageError, match="tags"):
+        fed.server.receive_attestation(0, Attestation((bytes(16),)))
     with pytest.raises(MessageError):
         federation_with_keys(federation).receive_shares(0, ShareBundle((bytes(94),)))
 
@@ -116,16 +126,26 @@ def test_a_revealed_mask_key_must_fit_its_public_key(federation):
     requests = fed.shares(roster, range(6))
     survivors = fed.work(requests, range(1, 6))
     signatures = fed.attest(survivors, range(1, 6))
-    gone = fed.clients[0]._index
+    gone = fed.clients[0].state.index
     # Shares of another secret, consistent among each other.
     wrong = shamir.split(b"\x07" * 32, fed.server.threshold, range(1, 7))
     for i in range(1, 6):
         client = fed.clients[i]
         shares = list(client.reveal(signatures[i]).shares)
-        shares[gone] = wrong[client._index]
+        shares[gone] = wrong[client.state.index]
         fed.server.receive_reveal(i, Reveal(tuple(shares)))
     with pytest.raises(RevealError, match="does not fit"):
         fed.server.close_reveals()
+
+
+def test_it_says_whom_it_asks_and_how_many_are_in_the_sum(federation):
+    fed = federation(clients=6)
+    requests = fed.shares(fed.keys(range(6)), range(6))
+    survivors = fed.work(requests, range(1, 6))
+    assert sorted(fed.server.survivors) == [1, 2, 3, 4, 5]
+    assert fed.server.num_survivors == 5
+    fed.attest(survivors, range(1, 6))
+    assert sorted(fed.server.attesters) == [1, 2, 3, 4, 5]
 
 
 def test_replies_out_of_turn_are_refused(federation):
@@ -154,7 +174,7 @@ def test_those_who_left_earlier_have_no_say_later(federation):
     with pytest.raises(OrderError, match="second reply"):
         fed.server.receive_attestation(0, attestation)
     signatures = fed.attest(survivors, range(1, 5))
-    with pytest.raises(OrderError, match="did not sign"):
+    with pytest.raises(OrderError, match="did not attest"):
         fed.server.receive_reveal(5, Reveal(()))
     reveal = fed.clients[1].reveal(signatures[1])
     with pytest.raises(MessageError, match="shares"):

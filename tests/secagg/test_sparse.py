@@ -5,55 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lepton_flwr.crypto.authority import Authority
-from lepton_flwr.crypto.identity import Roster
-from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.errors import (
     AttestationError,
     MessageError,
     OrderError,
     ThresholdError,
 )
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import RevealRequest, ShareBundle, SurvivorRequest
-from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.transcript import to_bitmap
 
 CLIENTS = 150
 CONTENT = bytes(range(32))
-
-
-class Remembered:
-    """A roster that checks each record once for all simulated clients, as nothing changes it."""
-
-    def __init__(self, roster):
-        self.roster, self.known = roster, {}
-
-    def verify(self, credential, message, signature):
-        key = (credential, message, signature)
-        if key not in self.known:
-            self.known[key] = self.roster.verify(credential, message, signature)
-        return self.known[key]
-
-
-@pytest.fixture(scope="module")
-def everyone():
-    authority = Authority.create("sparse")
-    devices = [authority.issue(f"device-{i}") for i in range(CLIENTS)]
-    return devices, Remembered(Roster.of_authority(authority.certificate_pem))
-
-
-@pytest.fixture
-def sparse(everyone, federation):
-    kind = type(federation())
-
-    def make(dimension=3, min_survivors=2):
-        layout = Layout((Segment("update", Kind.MEAN, dimension, 1.0),), CLIENTS)
-        rng = np.random.default_rng(1)
-        vectors = [rng.uniform(-1, 1, dimension) for _ in range(CLIENTS)]
-        config = SessionConfig("7", 1, "train", layout, min_survivors)
-        return kind(everyone[0], everyone[1], config, vectors)
-
-    return make
 
 
 def expected(fed, survivors):
@@ -92,7 +55,8 @@ def test_a_client_sends_and_keeps_what_concerns_its_neighbours_only(sparse):
     bundles = [seen for seen in fed.seen if isinstance(seen, ShareBundle)]
     assert {len(bundle.ciphertexts) for bundle in bundles} == {graph.degree}
     assert len(requests[0].ciphertexts) == graph.degree
-    assert set(client._publics) == {client._index, *graph.neighbours(client._index)}
+    assert set(client.state.mask_publics) == set(graph.neighbours(client.state.index))
+    assert set(client.state.secrets.channels) == set(graph.neighbours(client.state.index))
 
 
 def test_a_session_survives_the_end_of_its_process(sparse):
@@ -101,7 +65,9 @@ def test_a_session_survives_the_end_of_its_process(sparse):
     def restart():
         for i, session in fed.clients.items():
             fields = session.to_fields()
-            fed.clients[i] = type(session).from_fields(fields, fed.identities[i], fed.roster)
+            fed.clients[i] = type(session).from_fields(
+                fields, fed.identities[i], fed.roster, ClientFloors()
+            )
 
     roster = fed.keys(fed.everyone())
     restart()
@@ -142,28 +108,27 @@ def test_a_client_whose_neighbours_vanished_does_not_sign(sparse):
 
 
 class TestReveal:
-    def test_it_takes_the_threshold_of_neighbours_signatures(self, sparse):
+    def test_it_takes_the_threshold_of_neighbours_attestations(self, sparse):
         fed = sparse()
         requests = fed.until_reveal()
         threshold = fed.server._graph.threshold
 
         def cut(node, most):
             whole = requests[node]
-            return RevealRequest(whole.signers[:most], whole.signatures[:most])
+            return RevealRequest(whole.senders[:most], whole.tags[:most])
 
         assert len(fed.clients[0].reveal(cut(0, threshold)).shares) == fed.server._graph.degree
         with pytest.raises(AttestationError, match=f"expected at least {threshold}"):
             fed.clients[1].reveal(cut(1, threshold - 1))
 
-    def test_signatures_of_others_than_neighbours_do_not_count(self, sparse):
+    def test_tags_of_others_than_neighbours_do_not_count(self, sparse):
         fed = sparse()
         requests = fed.until_reveal()
         near = {0, *neighbourhood(fed, 0)}
         stranger = next(i for i in fed.everyone() if i not in near)
         whole = requests[0]
         request = RevealRequest(
-            (*whole.signers[1:], fed.server._index[stranger]),
-            (*whole.signatures[1:], fed.server._signatures[stranger]),
+            (*whole.senders[1:], fed.server._index[stranger]), (*whole.tags[1:], bytes(16))
         )
         with pytest.raises(AttestationError, match="neighbours only"):
             fed.clients[0].reveal(request)
@@ -195,15 +160,16 @@ def test_both_secrets_of_one_client_are_never_in_reach(sparse, most_told):
     number = {"alive": spare, "half": graph.degree // 2, "dead": graph.degree - spare}[most_told]
     dead = set(near[:number])
     without = SurvivorRequest(to_bitmap((i for i in range(CLIENTS) if i != index), CLIENTS))
-    signed = {
-        i: fed.clients[i].attest(without if i in dead else survivors).signature
-        for i in fed.everyone()
-    }
+    tags = {}
+    for i in fed.everyone():
+        others = [j for j in neighbourhood(fed, i) if j != 0 or i not in dead]
+        answer = fed.clients[i].attest(without if i in dead else survivors)
+        tags[i] = dict(zip(others, answer.tags, strict=True))
     shares = {"seed": 0, "key": 0}
     for i in near:
-        agree = [j for j in neighbourhood(fed, i) if (j in dead) == (i in dead)]
+        agree = [j for j in neighbourhood(fed, i) if (j in dead) == (i in dead) and i in tags[j]]
         request = RevealRequest(
-            tuple(fed.server._index[j] for j in agree), tuple(signed[j] for j in agree)
+            tuple(fed.server._index[j] for j in agree), tuple(tags[j][i] for j in agree)
         )
         try:
             fed.clients[i].reveal(request)
@@ -218,7 +184,7 @@ def test_both_secrets_of_one_client_are_never_in_reach(sparse, most_told):
 def test_a_bundle_for_everybody_is_refused_by_the_server(sparse):
     fed = sparse()
     roster = fed.keys(fed.everyone())
-    bundle = fed.clients[0].share(roster)
+    bundle = fed.clients[0].share(roster[0])
     longer = dataclasses.replace(bundle, ciphertexts=bundle.ciphertexts * 2)
     with pytest.raises(MessageError):
         fed.server.receive_shares(0, longer)

@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients.secagg_mod import SecureAggregationMod
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
-from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 
 RUN_ID = 2**63 + 11

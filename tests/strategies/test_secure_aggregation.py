@@ -15,9 +15,10 @@ from flwr.serverapp.strategy import (
     FedYogi,
 )
 
+from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import ConfigError, DataError, FederationError, PrivacyError
 from lepton_flwr.secagg.encoding import Kind, Segment
-from lepton_flwr.secagg.parameters import ClientFloors
+from lepton_flwr.secagg.floors import ClientFloors
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
@@ -83,6 +84,17 @@ def test_metrics_are_weighted_as_flower_weighs_them(grid, members, initial):
     plain = FedAvg().start(grid(secure=False), initial, num_rounds=1)
     loss = result.train_metrics_clientapp[1]["train-loss"]
     assert loss == pytest.approx(plain.train_metrics_clientapp[1]["train-loss"], abs=1e-6)
+
+
+def test_the_cipher_of_the_masks_changes_nothing_but_the_masks(grid, members, initial):
+    aes = run(grid(), members, initial, rounds=1)
+    floors = ClientFloors(ciphers=("chacha20",))
+    chacha = run(grid(floors=floors), members, initial, rounds=1, cipher=StreamCipher.CHACHA20)
+    np.testing.assert_array_equal(flat(aes.arrays), flat(chacha.arrays))
+    assert np.linalg.norm(flat(aes.arrays) - flat(initial)) > 0
+    refused = []
+    run(grid(floors=floors), members, initial, rounds=1, sessions=refused)
+    assert refused[0][0].failures["FloorError"] == 6
 
 
 def test_two_runs_on_the_same_updates_agree_bit_for_bit(grid, members, initial):

@@ -1,0 +1,62 @@
+"""The fuzz target on inputs of hypothesis, the same ones every time."""
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+FILE = Path(__file__).parents[1] / "fuzz" / "secagg_client.py"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("secagg_client", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+target = load()
+outcomes = Counter()
+
+
+def number(value):
+    return value.to_bytes(2, "big")
+
+
+# Three bytes and more: which exchange, which field, which change, and what the change needs.
+inputs = st.builds(
+    lambda exchange, rest: number(exchange) + b"".join(map(number, rest)),
+    st.integers(0, 4),
+    st.lists(st.integers(0, 300), min_size=2, max_size=12),
+)
+
+
+@given(st.one_of(inputs, st.binary(max_size=60)))
+@example(b"")
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+def test_a_changed_message_ends_in_a_named_error_or_is_as_good_as_the_honest_one(data):
+    outcomes[target.run(data)] += 1
+
+
+def test_the_inputs_reach_what_the_client_checks():
+    test_a_changed_message_ends_in_a_named_error_or_is_as_good_as_the_honest_one()
+    assert {"MessageError", "KeyRecordError", "ShareError", "answered", "empty"} <= set(outcomes)
+    assert {"SurvivorError", "ThresholdError", "AttestationError", "FloorError"} & set(outcomes)
+
+
+@pytest.mark.parametrize("exchange", range(5))
+def test_the_honest_message_is_answered(exchange):
+    assert target.run(number(exchange)) == "answered"
+
+
+def test_an_answer_that_is_too_good_is_a_finding(monkeypatch):
+    # So that the target's own checks are known to bite: a client that takes any share.
+    client = target.ClientSession
+    monkeypatch.setattr(client, "_open", lambda self, sender, sealed: (b"", b""))
+    fields = sorted(target.rehearsal().honest[2])
+    flip = number(fields.index("ciphertexts")) + number(7) + number(0) + number(0) + number(3) * 2
+    with pytest.raises(RuntimeError, match="another share was accepted"):
+        target.run(number(2) + flip)
