@@ -17,15 +17,8 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.errors import FederationError
-from lepton_flwr.privacy.accounting import (
-    ACCOUNTANT,
-    BudgetError,
-    BudgetMeter,
-    PrivacyStatement,
-    SampledGaussian,
-    Unit,
-    calibrate,
-)
+from lepton_flwr.privacy.accounting import ACCOUNTANT, SampledGaussian, Unit, calibrate
+from lepton_flwr.privacy.budget import BudgetError, BudgetMeter, PrivacyStatement
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
 from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members

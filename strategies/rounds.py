@@ -7,7 +7,7 @@ from logging import INFO
 import numpy as np
 from flwr.common import log
 
-from lepton_flwr.privacy.accounting import BudgetMeter
+from lepton_flwr.privacy.budget import BudgetMeter
 from lepton_flwr.runs.observer import RoundRecord, RunObserver
 from lepton_flwr.secagg.encoding import Decoded, Kind, Segment
 from lepton_flwr.training.models import ModelSpec

@@ -5,14 +5,13 @@ from mpmath import mp, mpf
 
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy.accounting import (
-    BudgetError,
-    BudgetMeter,
     SampledGaussian,
     Unit,
     calibrate,
     epsilon_of,
     epsilon_rdp_of,
 )
+from lepton_flwr.privacy.budget import BudgetError, BudgetMeter
 
 
 def gaussian_delta(stddev, epsilon):
@@ -105,14 +104,14 @@ def test_epsilon_moves_the_right_way_with_every_argument():
 
 @pytest.mark.parametrize("noise", [0.3, 0.05])
 def test_a_coarser_grid_is_never_optimistic(noise, monkeypatch):
-    from lepton_flwr.privacy import accounting
+    from lepton_flwr.privacy import losses
 
     mechanism = SampledGaussian(noise, 0.02, 1)
     fine = epsilon_of(mechanism, 1e-5, 5)
-    monkeypatch.setattr(accounting, "_GRID_POINTS", 500)
-    accounting._pld_epsilon.cache_clear()
+    monkeypatch.setattr(losses, "GRID_POINTS", 500)
+    losses._pld_epsilon.cache_clear()
     coarse = epsilon_of(mechanism, 1e-5, 5)
-    accounting._pld_epsilon.cache_clear()
+    losses._pld_epsilon.cache_clear()
     assert fine <= coarse
     assert coarse != fine
 

@@ -11,7 +11,7 @@ import pytest
 from clients.client_app import app as client_app
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data import scenarios
-from lepton_flwr.privacy.accounting import BudgetError
+from lepton_flwr.privacy.budget import BudgetError
 from lepton_flwr.runs.settings import scenario_defaults
 from strategies.exchange import RunInterruptedError
 from strategies.server_app import observers, serve, with_data
