@@ -6,6 +6,7 @@ dp-accounting is imported inside functions, for it takes one to two seconds.
 import bisect
 import dataclasses
 import enum
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -235,6 +236,7 @@ def to_json(event: Event) -> str:
     return json.dumps(kind | values, sort_keys=True, separators=(",", ":"))
 
 
+@functools.lru_cache(maxsize=1024)
 def from_json(text: str) -> Event:
     """Read what `to_json` wrote.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.events import (
     DiscreteGaussian,
     DiscreteLaplace,
@@ -55,9 +56,19 @@ def epsilon(events: Iterable[tuple[Event, int]], delta: float, *, renyi: bool = 
 
     Discrete Gaussian vectors have no known loss distribution, only Renyi divergences: among other
     mechanisms they get half of `delta` and join the PLD as one (epsilon, delta)-private release.
+
+    Raises:
+        ConfigError: the releases are accounted under different neighbouring relations.
     """
     counts: Counter[Atom] = Counter()
+    relations = set()
     for event, count in events:
+        if count and isinstance(event, SampledGaussian):
+            relations.add(event.neighbours)
+            if len(relations) > 1:
+                raise ConfigError(
+                    "releases under both neighbouring relations: expected one for all of them"
+                )
         if count and isinstance(event, Unbounded):
             return math.inf
         if count and not isinstance(event, Unbounded):
