@@ -47,6 +47,8 @@ from lepton_flwr.secagg.wire import (
 # Flower's code for a mod that refuses; the text beside it reaches the server.
 REFUSED = 6
 LAST_NUMBER = "last-number"
+# The record in which the app finds what this device has agreed to.
+SESSION = "secure-session"
 
 
 class Participant(Protocol):
@@ -201,7 +203,15 @@ def _work(
     before = [
         array for record in message.content.array_records.values() for array in _numpy(record)
     ]
-    message.content = RecordDict(_content(message))
+    agreed = ConfigRecord(
+        {
+            "number": config.number,
+            "min-survivors": config.min_survivors,
+            "num-clients": config.layout.num_clients,
+            "l2-norm-clip": config.l2_norm_clip,
+        }
+    )
+    message.content = RecordDict({**_content(message), SESSION: agreed})
     reply = call_next(message, context)
     if reply.has_error():
         raise MessageError("the client's app answered with an error; see the log on the device")

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from lepton_flwr import _validate as check
-from lepton_flwr.errors import ConfigError
+from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
     Neighbours,
@@ -19,6 +19,7 @@ from lepton_flwr.privacy.events import (
 __all__ = [
     "ACCOUNTANT",
     "SMALLEST_DELTA",
+    "BudgetError",
     "Neighbours",
     "SampledGaussian",
     "Unit",
@@ -35,6 +36,10 @@ SMALLEST_DELTA = 1e-11  # below it, round-off of the convolutions (about 1e-15) 
 SMALLEST_NOISE = 0.1
 LARGEST_NOISE = 1e5
 _TOLERANCE = 5e-4
+
+
+class BudgetError(PrivacyError):
+    """The next release would exceed the privacy budget."""
 
 
 def epsilon_of(mechanism: SampledGaussian, delta: float, steps: int) -> float:

@@ -9,7 +9,7 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,7 @@ from lepton_flwr import _validate as check
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy import events, losses
-from lepton_flwr.privacy.accounting import ACCOUNTANT, SMALLEST_DELTA
-from lepton_flwr.privacy.budget import BudgetError
+from lepton_flwr.privacy.accounting import ACCOUNTANT, SMALLEST_DELTA, BudgetError
 from lepton_flwr.privacy.chain import Chain, LedgerCorruptError, LedgerError, Row
 from lepton_flwr.privacy.events import Event, Unit
 
@@ -215,12 +214,12 @@ class Ledger:
             for number, (row, run, charges) in self._entries.items()
         ]
 
-    def spent(self, unit: Unit, dataset: str, delta: float, *, days: float | None = None) -> float:
-        """PLD epsilon of everything reserved, committed or not."""
+    def spent(
+        self, unit: Unit, dataset: str, delta: float, also: Iterable[tuple[Event, int]] = ()
+    ) -> float:
+        """PLD epsilon of everything reserved, committed or not, and of what is to come `also`."""
         self._refresh()
-        charge = Charge(unit, dataset, events.Unbounded())
-        limit = Limit(1.0, delta, days)
-        return losses.epsilon(self._counts(charge, limit).items(), delta)
+        return losses.epsilon([*self._totals.get((unit, dataset), {}).items(), *also], delta)
 
     def export(self, delta: float) -> dict[str, Any]:
         """Everything in plain values that JSON can hold."""
@@ -334,7 +333,7 @@ class Ledger:
         return known
 
 
-Limits = dict[Unit, Sequence[Limit]]
+Limits = Mapping[Unit, Sequence[Limit]]
 _INF = float("inf")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import chain
-from lepton_flwr.privacy.budget import BudgetError
+from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.chain import (
     LedgerBusyError,
     LedgerCorruptError,
@@ -481,7 +481,7 @@ def test_threads_cannot_jointly_overspend(path, book):
 def test_processes_cannot_jointly_overspend(path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from lepton_flwr.privacy.budget import BudgetError\n"
+        "from lepton_flwr.privacy.accounting import BudgetError\n"
         "from lepton_flwr.privacy.events import Laplace, Unit\n"
         "from lepton_flwr.privacy.ledger import Charge, Ledger, Limit\n"
         "count = 0\n"

@@ -24,7 +24,7 @@ from lepton_flwr.privacy.accounting import (
     tolerable_truncation,
     truncation_probability,
 )
-from lepton_flwr.privacy.budget import BudgetMeter
+from lepton_flwr.privacy.budget import PrivacyStatement
 
 ADD, REPLACE = Neighbours.ADD_OR_REMOVE_ONE, Neighbours.REPLACE_ONE
 
@@ -200,9 +200,7 @@ def test_the_sentence_names_truncation_relation_and_sensitivity():
         1.0, 0.02, 5, truncated_batch_size=264, num_records=10_000
     )
     mechanism = replace(mechanism, sensitivity_factor=2.0, neighbours=REPLACE)
-    meter = BudgetMeter(mechanism, 1e-5, 50.0)
-    meter.spend_round()
-    sentence = meter.statement(Unit.RECORD).sentence()
+    sentence = PrivacyStatement(Unit.RECORD, 4.5, 1e-5, mechanism, 1).sentence()
     assert "cut to a fixed size with probability 7.2e-06 at most" in sentence
     assert "replacing one record of one client" in sentence
     assert "noise multiplier 1 over 2 times the clip norm" in sentence
