@@ -21,6 +21,8 @@ from flwr.serverapp.strategy import (
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.errors import FederationError
 from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, Unit, calibrate
+from lepton_flwr.privacy.adaptive import AdaptiveClip
+from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
 from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
@@ -123,6 +125,7 @@ def _federate(
         task = ConfigRecord(
             {
                 "task": _task(config, federation.model).to_json(),
+                CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
             }
         )
@@ -188,6 +191,9 @@ def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
             noise_multiplier=client.noise_multiplier,
             sampling_probability=client.sampling_probability,
             population=config.clients or 0,
+            adaptive=AdaptiveClip(client.clip_quantile, client.clip_learning_rate)
+            if client.adaptive_clip
+            else None,
         )
         if client.enabled
         else None,
@@ -250,7 +256,7 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         "and how many they are; never one client's update, example count or metric, as long as "
         f"fewer than {share} of the clients work with it."
     ]
-    assumptions = {
+    assumptions: dict[Unit, tuple[str, ...]] = {
         Unit.RECORD: (
             "the numbers of rows of the clients are public",
             "held-out rows, which only evaluation reads, are not part of the records",
@@ -260,6 +266,10 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
             "the server adds the noise and keeps the sum and the cohort to itself",
         ),
     }
+    if config.dp.client.adaptive_clip:
+        assumptions[Unit.CLIENT] += (
+            "the clip norm follows the noised share of unclipped updates, which epsilon covers",
+        )
     for unit in budgets.budgets:
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"

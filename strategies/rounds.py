@@ -108,4 +108,5 @@ class Rounds:
             bytes_down=sum(s.bytes_down for s in self._sessions) // clients,
             saturated=self._saturated,
             seconds=seconds,
+            l2_norm_clip=(training.l2_norm_clip or None) if training else None,
         )

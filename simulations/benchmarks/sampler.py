@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -50,11 +51,11 @@ def main() -> None:
         exact = dp.m.make_gaussian(*space, scale=stddev)
         zeros = [0] * (DRAWS // 100)
         row = (
-            _seconds(lambda noise=noise: noise.draw(DRAWS)),  # type: ignore[misc]
+            _seconds(partial(noise.draw, DRAWS)),
             built,
-            _seconds(lambda stddev=stddev: rounded.rounded(DRAWS, stddev)),  # type: ignore[misc]
-            _seconds(lambda s=stddev: np.rint(generator.normal(0, s, DRAWS))),  # type: ignore[misc]
-            100 * _seconds(lambda exact=exact: exact(zeros), 3),  # type: ignore[misc]
+            _seconds(partial(rounded.rounded, DRAWS, stddev)),
+            _seconds(partial(generator.normal, 0, stddev, DRAWS)),
+            100 * _seconds(partial(exact, zeros), 3),
         )
         table.add_row(f"{stddev:g}", *(f"{value:.3f}" for value in row))
     console = Console()
