@@ -3,17 +3,22 @@
 Importing this stays light; TensorFlow is imported by the actions that train and evaluate.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.secagg_mod import SecureAggregationMod
+from clients.policy_mod import policy_mod
+from clients.secagg_mod import SESSION, SecureAggregationMod
+from clients.spending import charged
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.device import Device
-from lepton_flwr.errors import DataError, PolicyError
+from lepton_flwr.errors import DataError
+from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.secagg.errors import MessageError
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import NUM_EXAMPLES
@@ -40,36 +45,29 @@ def _participant(context: Context) -> _Participant:
     return _Participant(device.identity, device.roster, device.policy.floors)
 
 
-app = ClientApp(mods=[SecureAggregationMod(_participant)])
+app = ClientApp(mods=[policy_mod, SecureAggregationMod(_participant)])
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on this device's rows; the mod hides the reply."""
-    from clients import keras_task
-
     device = Device.from_node_config(context.node_config, context.run_id)
     config = message.content.config_records.get(CONFIG, {})
     task = _task(message)
-    if task.noise_multiplier < device.policy.min_record_noise_multiplier:
-        raise PolicyError(
-            f"noise_multiplier={task.noise_multiplier:g}: this device's policy asks for at least "
-            f"{device.policy.min_record_noise_multiplier:g}"
-        )
     server_round = config.get("server-round")
     if not isinstance(server_round, int) or server_round < 0:
         raise MessageError("server-round: expected a whole number")
-    data = device.data()
-    weights = keras_task.train(task, _weights(message), data, server_round)
-    return Message(
-        RecordDict(
-            {
-                ARRAYS: ArrayRecord(weights),
-                "metrics": MetricRecord({NUM_EXAMPLES: len(data.y_train)}),
-            }
-        ),
-        reply_to=message,
-    )
+    noise = _number(config, CLIENT_NOISE)
+    clip = _number(message.content.config_records.get(SESSION, {}), "l2-norm-clip")
+    with charged(device, context, task, noise, clip):
+        from clients import keras_task
+
+        data = device.data()
+        weights = keras_task.train(task, _weights(message), data, server_round)
+        metrics = MetricRecord({NUM_EXAMPLES: len(data.y_train)})
+        return Message(
+            RecordDict({ARRAYS: ArrayRecord(weights), "metrics": metrics}), reply_to=message
+        )
 
 
 @app.evaluate()
@@ -78,8 +76,6 @@ def evaluate(message: Message, context: Context) -> Message:
     from clients import keras_task
 
     device = Device.from_node_config(context.node_config, context.run_id)
-    if not device.policy.evaluate:
-        raise PolicyError("this device's policy does not allow evaluation")
     task = _task(message)
     data = device.data()
     if len(data.y_test) == 0:
@@ -91,6 +87,15 @@ def evaluate(message: Message, context: Context) -> Message:
     }
     metrics[NUM_EXAMPLES] = len(data.y_test)
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def _number(record: Mapping[str, Any], key: str) -> float:
+    value = record.get(key, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MessageError(f"{key}: expected a number")
+    if not (math.isfinite(value) and value >= 0):
+        raise MessageError(f"{key}={value}: expected a finite number >= 0")
+    return float(value)
 
 
 def _task(message: Message) -> "Task":

@@ -21,7 +21,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import log
 
 from lepton_flwr.errors import DataError, LeptonError, PolicyError
-from lepton_flwr.privacy.clipping import clip_l2
+from lepton_flwr.privacy.clipping import CLIP_BY_LAYER, clip_by_layer, clip_l2
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError, ModelMismatchError, OrderError, VectorError
@@ -41,6 +41,7 @@ from lepton_flwr.secagg.wire import (
     MASKED,
     NUM_EXAMPLES,
     RECORD,
+    UNCLIPPED,
     UPDATE,
     Exchange,
 )
@@ -48,6 +49,8 @@ from lepton_flwr.secagg.wire import (
 # Flower's code for a mod that refuses; the text beside it reaches the server.
 REFUSED = 6
 LAST_NUMBER = "last-number"
+# The record in which the app finds what this device has agreed to.
+SESSION = "secure-session"
 
 
 class Participant(Protocol):
@@ -204,7 +207,18 @@ def _work(
     before = [
         array for record in message.content.array_records.values() for array in _numpy(record)
     ]
-    message.content = RecordDict(_content(message))
+    by_layer = any(
+        record.get(CLIP_BY_LAYER) is True for record in message.content.config_records.values()
+    )
+    agreed = ConfigRecord(
+        {
+            "number": config.number,
+            "min-survivors": config.min_survivors,
+            "num-clients": config.layout.num_clients,
+            "l2-norm-clip": config.l2_norm_clip,
+        }
+    )
+    message.content = RecordDict({**_content(message), SESSION: agreed})
     reply = call_next(message, context)
     if reply.has_error():
         raise MessageError("the client's app answered with an error; see the log on the device")
@@ -212,10 +226,13 @@ def _work(
     for record in reply.content.metric_records.values():
         metrics.update(record)
     values: dict[str, np.ndarray | float] = {}
+    names = {part.name for part in config.layout.segments}
+    if UPDATE in names:
+        clip = config.l2_norm_clip
+        values[UPDATE], scaled = _update(before, reply.content, clip, by_layer)
+        metrics[UNCLIPPED] = int(not scaled)  # known here alone, whatever the app says
     for part in config.layout.segments:
-        if part.name == UPDATE:
-            values[UPDATE] = _update(before, reply.content, config.l2_norm_clip)
-        elif part.name in metrics:
+        if part.name != UPDATE and part.name in metrics:
             values[part.name] = np.asarray(metrics[part.name], dtype=np.float64)
     weight = 1 if config.layout.max_weight == 1 else _weight(metrics)
     return config.layout.encode(values, weight)
@@ -228,19 +245,23 @@ def _weight(metrics: Mapping[str, Any]) -> int:
     return int(weight)
 
 
-def _update(before: list[np.ndarray], content: RecordDict, l2_norm_clip: float) -> np.ndarray:
+def _update(
+    before: list[np.ndarray], content: RecordDict, l2_norm_clip: float, by_layer: bool
+) -> tuple[np.ndarray, bool]:
+    """The update as it is sent, and whether clipping scaled it."""
     after = [array for record in content.array_records.values() for array in _numpy(record)]
     if [array.shape for array in after] != [array.shape for array in before]:
         raise ModelMismatchError("the app's arrays do not have the shapes of the model it was sent")
-    difference = np.concatenate(
-        [
-            np.asarray(new, np.float64).reshape(-1) - np.asarray(old, np.float64).reshape(-1)
-            for new, old in zip(after, before, strict=True)
-        ]
-    )
-    if l2_norm_clip > 0:
-        difference, _, _ = clip_l2(difference, l2_norm_clip)
-    return difference
+    layers = [
+        np.asarray(new, np.float64).reshape(-1) - np.asarray(old, np.float64).reshape(-1)
+        for new, old in zip(after, before, strict=True)
+    ]
+    if l2_norm_clip == 0:
+        return np.concatenate(layers), False
+    if by_layer:
+        return clip_by_layer(layers, l2_norm_clip)
+    difference, _, scaled = clip_l2(np.concatenate(layers), l2_norm_clip)
+    return difference, scaled
 
 
 def _numpy(record: ArrayRecord) -> list[np.ndarray]:

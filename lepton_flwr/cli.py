@@ -5,17 +5,15 @@ imported inside the commands, so that help appears at once.
 """
 
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import click
 import typer
 
-from lepton_flwr import __version__
-from lepton_flwr.errors import LeptonError
+from lepton_flwr import __version__, budget_cli
+from lepton_flwr.cli_errors import one_line_errors as _one_line_errors
+from lepton_flwr.cli_errors import say as _say
 
 app = typer.Typer(
     name="lepton",
@@ -27,6 +25,9 @@ federation = typer.Typer(rich_markup_mode="rich")
 app.add_typer(federation, name="federation")
 secagg = typer.Typer(rich_markup_mode="rich")
 app.add_typer(secagg, name="secagg")
+app.add_typer(budget_cli.app, name="budget")
+code = typer.Typer(rich_markup_mode="rich")
+app.add_typer(code, name="app")
 
 Scenario = Annotated[
     str | None,
@@ -54,6 +55,14 @@ Assignments = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Folder that holds the runs. Default: runs.")]
 Seed = Annotated[
     int | None, typer.Option(help="Of partition, weights and data order; never of noise.")
+]
+LedgerFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        help="Folder of the ledgers: what they hold counts against this run. Default: a new one "
+        "in the run's folder.",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]
 
@@ -86,6 +95,7 @@ def simulate(
     config: ConfigFile = None,
     assignments: Assignments = None,
     out: Out = None,
+    ledger: LedgerFolder = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -112,7 +122,7 @@ def simulate(
         from lepton_flwr.runs.progress import print_summary
         from simulations import runner
 
-        print_summary(runner.simulate(settings, out, debug))
+        print_summary(runner.simulate(settings, out, debug, ledger))
 
 
 @app.command()
@@ -148,6 +158,7 @@ def up(
     config: ConfigFile = None,
     assignments: Assignments = None,
     out: Out = None,
+    ledger: LedgerFolder = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -174,7 +185,7 @@ def up(
         from lepton_flwr.runs.progress import print_summary
         from simulations import federation as real
 
-        folder = real.up(settings, nodes, out, debug)
+        folder = real.up(settings, nodes, out, debug, ledgers=ledger)
         if (folder / "summary.json").exists():
             print_summary(folder)
         else:
@@ -230,6 +241,45 @@ def _secagg() -> None:
     """
 
 
+@code.command()
+def digest() -> None:
+    """Show the digest of this code, which a device's policy can name among its `apps`.
+
+    Example: lepton app digest
+    """
+    with _one_line_errors():
+        from lepton_flwr.code import code_digest
+
+        typer.echo(code_digest().hex())
+
+
+@code.command()
+def sign(
+    folder: Annotated[Path, typer.Argument(help="Folder with the signer's identity.pem and .crt.")],
+    out: Annotated[Path, typer.Option(help="Signature file to write.")] = Path("app.sig"),
+) -> None:
+    """Sign this code; devices that name the signer among their `app_signers` then let it run.
+
+    Example: lepton app sign signer --out app.sig
+    """
+    with _one_line_errors():
+        from lepton_flwr._files import write_atomic
+        from lepton_flwr.code import code_digest, signed_message
+        from lepton_flwr.crypto.identity import Identity
+
+        signer = Identity.load(folder)
+        write_atomic(out, signer.sign(signed_message(code_digest())))
+        typer.echo(f"{out}: signed by {signer.public_key.hex()}")
+
+
+@code.callback()
+def _code() -> None:
+    """Which code runs, and who vouches for it.
+
+    Example: lepton app digest
+    """
+
+
 def main() -> None:
     """Run the command and exit with its code."""
     command = typer.main.get_command(app)
@@ -242,33 +292,6 @@ def main() -> None:
         _say("interrupted")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _one_line_errors(debug: bool = False) -> Iterator[None]:
-    """End the command with one line and a code instead of a traceback."""
-    try:
-        yield
-    except (click.exceptions.Exit, click.ClickException):
-        raise
-    except KeyboardInterrupt as interrupt:
-        folder = getattr(interrupt, "folder", None)
-        kept = f"; the finished rounds are in {folder}" if folder is not None else ""
-        print(f"interrupted{kept}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, LeptonError):
-            _say(str(error))
-            raise typer.Exit(error.exit_code) from None
-        hint = "" if debug else " (--debug shows where)"
-        _say(f"unexpected {type(error).__name__}: {error}{hint}")
-        raise typer.Exit(1) from None
-
-
-def _say(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,10 @@ class ClientDPConfig:
         sampling_probability: chance of each client to be in a round's cohort, drawn by the
             server (Poisson sampling); 1 takes every client.
         noise: who adds the noise.
+        adaptive_clip: whether `l2_norm_clip`, then that of the first round, follows the quantile.
+        clip_quantile: share of clients whose updates adaptive clipping leaves as they are.
+        clip_learning_rate: of the logarithm of the bound, per round.
+        clip_by_layer: whether each of k layers is clipped to l2_norm_clip / sqrt(k).
     """
 
     enabled: bool = False
@@ -192,6 +196,10 @@ class ClientDPConfig:
     l2_norm_clip: float = 0.5
     sampling_probability: float = 1.0
     noise: str = "central"
+    adaptive_clip: bool = False
+    clip_quantile: float = 0.5
+    clip_learning_rate: float = 0.2
+    clip_by_layer: bool = False
 
     def __post_init__(self) -> None:
         check.finite("dp.client.epsilon", self.epsilon, above=0)
@@ -200,6 +208,8 @@ class ClientDPConfig:
         check.finite(
             "dp.client.sampling_probability", self.sampling_probability, above=0, at_most=1
         )
+        check.finite("dp.client.clip_quantile", self.clip_quantile, above=0, below=1)
+        check.finite("dp.client.clip_learning_rate", self.clip_learning_rate, above=0, at_most=10)
         check.choice("dp.client.noise", self.noise, ("central",))
 
 

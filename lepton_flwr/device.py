@@ -3,23 +3,29 @@
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `policy.toml` (what a server may ask) and `data.npz`. Anything missing, malformed or
-open to changes by other users is refused.
+open to changes by other users is refused. Its ledger, `ledger.db`, is made when it first trains.
 """
 
+import hashlib
 import os
+import re
 import stat
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lepton_flwr import _validate as check
+from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import Identity, Roster
-from lepton_flwr.errors import ConfigError, OutputError, PolicyError
+from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
+from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
+from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.secagg.floors import ClientFloors
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ PARTITION_KEY = "partition-id"
 ROSTER_FILE = "roster.pem"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
+ACTIONS = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,43 @@ class Policy:
             included.
         min_record_noise_multiplier: smallest noise multiplier of record-level privacy that it
             trains with; 0 allows training without.
-        evaluate: whether its held-out rows may be evaluated.
+        actions: what it may be asked; each a type of Flower messages.
+        secure_aggregation: true, for this app answers in no other way.
+        apps: hexadecimal digests of the code that may run (`lepton app digest`); empty allows any.
+        app_signers: hexadecimal Ed25519 keys whose signature, in `app.sig`, allows code as well.
+        privacy: what its data may be spent on; see `PrivacyPolicy`.
         secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
     """
 
     min_survivors: int
     min_record_noise_multiplier: float = 0.0
-    evaluate: bool = True
+    actions: Sequence[str] = ACTIONS
+    secure_aggregation: bool = True
+    apps: Sequence[str] = ()
+    app_signers: Sequence[str] = ()
+    privacy: Mapping[str, Any] = field(default_factory=dict)
     secagg: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        if not isinstance(self.evaluate, bool):
-            raise ConfigError(f"evaluate={self.evaluate!r}: expected true or false")
-        _ = self.floors  # refused here, not in the middle of a run
+        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(ACTIONS):
+            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(ACTIONS)}")
+        if self.secure_aggregation is not True:
+            raise ConfigError(
+                f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
+                "answers in no other way"
+            )
+        for name in ("apps", "app_signers"):
+            for value in _texts(name, getattr(self, name)):
+                if not re.fullmatch("[0-9a-f]{64}", value):
+                    raise ConfigError(f"{name}: {value!r}: expected 64 hexadecimal digits")
+        _ = self.spending, self.floors  # refused here, not in the middle of a run
+
+    @property
+    def spending(self) -> PrivacyPolicy:
+        """What its data may be spent on."""
+        return PrivacyPolicy.from_table(self.privacy)
 
     @property
     def floors(self) -> ClientFloors:
@@ -84,6 +113,12 @@ class Policy:
                 f"{path.name}: keys {', '.join(sorted(table)) or '(none)'}: expected "
                 f"min_survivors and, if wanted, {', '.join(list(cls.__dataclass_fields__)[1:])}"
             ) from None
+
+
+def _texts(name: str, values: object) -> Sequence[str]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{name}={values!r}: expected a list of texts")
+    return values
 
 
 @dataclass(frozen=True)
@@ -123,33 +158,63 @@ class Device:
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any], run_id: int) -> Self:
-        """Open the folder of this Flower node.
-
-        A real device names it in its node configuration (`lepton-device`, an absolute path).
-        Without that, only a simulated device has one: below `simulated_root`, by its
-        `partition-id`.
+        """Open the folder of this Flower node, see `find`.
 
         Raises:
             PolicyError: there is no such folder, or not one that this device can trust.
             KeyFileError: as in `open`.
             CertificateError: as in `open`.
         """
-        if FOLDER_KEY in node_config:
-            folder = Path(str(node_config[FOLDER_KEY]))
-            if not folder.is_absolute():
-                raise PolicyError(f"{FOLDER_KEY}={str(folder)!r}: expected an absolute path")
-            return cls.open(folder)
-        partition = node_config.get(PARTITION_KEY)
-        root = simulated_root(run_id)
-        if type(partition) is not int or not partition >= 0 or not os.path.lexists(root):
-            raise PolicyError(
-                f"this node has no device folder: start it with --node-config "
-                f"'{FOLDER_KEY}=\"/absolute/path\"'"
-            )
-        folder = node_folder(root, partition)
-        for path in (root.parent, root, folder):
-            _check_private(path)
-        return cls.open(folder)
+        return cls.open(find(node_config, run_id))
+
+    def check_code(self) -> None:
+        """Refuse to go on if the policy does not allow the code that runs.
+
+        Code vouches for itself here: it guards against versions that nobody has approved. What
+        keeps foreign code off a device is its SuperNode's `--trusted-entities`.
+
+        Raises:
+            PolicyError: neither its digest nor a signature of it is allowed.
+        """
+        policy = self.policy
+        if not policy.apps and not policy.app_signers:
+            return
+        code = code_digest()
+        if code.hex() in policy.apps:
+            return
+        path = self.folder / SIGNATURE_FILE
+        if policy.app_signers and path.exists():
+            signature = path.read_bytes()
+            if any(is_signed(code, signature, bytes.fromhex(k)) for k in policy.app_signers):
+                return
+        raise PolicyError(
+            f"code {code.hex()[:16]}...: this device's policy allows other code only; expected its "
+            f"digest among apps, or a signature of it in {SIGNATURE_FILE}"
+        )
+
+    def ledger(self) -> Ledger:
+        """Open the device's ledger; close it after use.
+
+        Raises:
+            LedgerError: it cannot be trusted or made.
+            PolicyError: other users could change its folder.
+        """
+        spending = self.policy.spending
+        path = Path(spending.ledger) if spending.ledger else self.folder / LEDGER_FILE
+        _check_trusted(path.parent)
+        return Ledger(path, Path(spending.ledger_head) if spending.ledger_head else None)
+
+    def data_digest(self) -> bytes:
+        """SHA-256 of the data's file: names the data before any of it is read as data.
+
+        Raises:
+            DataError: the file is missing.
+        """
+        try:
+            with (self.folder / DATA_FILE).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise DataError(f"{DATA_FILE}: {error.strerror}") from None
 
     def data(self) -> "ClientData":
         """Read the device's data.
@@ -162,6 +227,33 @@ class Device:
         return ClientData.load(self.folder / DATA_FILE)
 
 
+def find(node_config: Mapping[str, Any], run_id: int) -> Path:
+    """The folder of a Flower node.
+
+    A real device names it in its node configuration (`lepton-device`, an absolute path). Without
+    that, only a simulated device has one: below `simulated_root`, by its `partition-id`.
+
+    Raises:
+        PolicyError: there is none, or a simulated one that others can open.
+    """
+    if FOLDER_KEY in node_config:
+        folder = Path(str(node_config[FOLDER_KEY]))
+        if not folder.is_absolute():
+            raise PolicyError(f"{FOLDER_KEY}={str(folder)!r}: expected an absolute path")
+        return folder
+    partition = node_config.get(PARTITION_KEY)
+    root = simulated_root(run_id)
+    if type(partition) is not int or not partition >= 0 or not os.path.lexists(root):
+        raise PolicyError(
+            f"this node has no device folder: start it with --node-config "
+            f"'{FOLDER_KEY}=\"/absolute/path\"'"
+        )
+    folder = node_folder(root, partition)
+    for path in (root.parent, root, folder):
+        _check_private(path)
+    return folder
+
+
 def simulated_root(run_id: int) -> Path:
     """Where the simulated devices of a run are: below a folder that only this user can open."""
     return Path(tempfile.gettempdir()) / f"lepton-{os.getuid()}" / f"run-{run_id}"
@@ -172,7 +264,14 @@ def node_folder(root: Path, number: int) -> Path:
     return root / f"node-{number:04d}"
 
 
-def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -> list[Path]:
+def provision(
+    root: Path,
+    data: "Sequence[ClientData]",
+    *,
+    min_survivors: int,
+    spending: PrivacyPolicy | None = None,
+    ledgers: Path | None = None,
+) -> list[Path]:
     """Make device folders that trust each other, on one machine.
 
     They share an authority whose key is forgotten at once: no device can be added later.
@@ -181,6 +280,9 @@ def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -
         root: the folder to make, mode 0700; its parent is made if missing.
         data: one device's data each.
         min_survivors: what every device's policy says.
+        spending: likewise, of what the data may be spent on.
+        ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
+            that the same data finds its ledger again. None keeps them in the devices' folders.
 
     Returns:
         The folders `root/node-0000`, ... in the order of `data`.
@@ -191,6 +293,8 @@ def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -
         ConfigError: `min_survivors` is below 2.
     """
     policy = Policy(min_survivors)
+    spending = PrivacyPolicy() if spending is None else spending
+    names: Counter[str] = Counter()
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
@@ -206,10 +310,16 @@ def provision(root: Path, data: "Sequence[ClientData]", *, min_survivors: int) -
             folder.mkdir(mode=0o700)
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
-            write_private(
-                folder / POLICY_FILE, f"min_survivors = {policy.min_survivors}\n".encode()
-            )
             rows.save(folder / DATA_FILE)
+            own = spending
+            if ledgers is not None:
+                ledgers.mkdir(mode=0o700, parents=True, exist_ok=True)
+                name = hashlib.sha256((folder / DATA_FILE).read_bytes()).hexdigest()[:32]
+                names[name] += 1  # two devices with the same rows are still two
+                name += f"-{names[name]}" if names[name] > 1 else ""
+                own = replace(spending, ledger=str(ledgers.resolve() / f"{name}.db"))
+            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
+            write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
     except OutputError:
         raise

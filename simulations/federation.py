@@ -20,6 +20,8 @@ def up(
     out: Path | None = None,
     debug: bool = False,
     console: TextIO | None = None,
+    *,
+    ledgers: Path | None = None,
 ) -> Path:
     """Run a scenario on a real federation on this machine.
 
@@ -29,6 +31,7 @@ def up(
         out: folder that holds the runs; None is `runs`.
         debug: let Flower log everything.
         console: where the log goes; None is standard output.
+        ledgers: folder of the ledgers of server and devices; None is within the run's folder.
 
     Returns:
         The run's folder, with the output of every process in `logs`.
@@ -43,7 +46,7 @@ def up(
     from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import new_folder
     from simulations.app_bundle import assemble
-    from strategies.server_app import with_data
+    from strategies.server_app import DEVICES, LEDGERS, spending_policy, with_data
 
     data = scenarios.get(config.scenario).load(replace(config, clients=nodes))
     if len(data.clients) != nodes:
@@ -59,6 +62,8 @@ def up(
             temporary / "devices",
             data.clients,
             min_survivors=config.secagg.min_survivors,
+            spending=spending_policy(config),
+            ledgers=(ledgers or run_folder / LEDGERS).resolve() / DEVICES,
         )
         config_file = temporary / "config.toml"
         config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
@@ -73,6 +78,7 @@ def up(
                 "rounds": config.rounds,
                 "config-file": str(config_file),
                 "out": str(run_folder),
+                "ledger": str(ledgers.resolve()) if ledgers is not None else "",
                 "roster": str(devices[0] / ROSTER_FILE),
                 "simulated": False,
             },

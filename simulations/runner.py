@@ -28,13 +28,17 @@ QUIET = {
 }
 
 
-def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) -> Path:
+def simulate(
+    config: RunConfig, out: Path | None = None, debug: bool = False, ledgers: Path | None = None
+) -> Path:
     """Run a scenario with simulated clients.
 
     Args:
         config: the run.
         out: folder that holds the runs; None is `runs`.
         debug: let Flower and Ray log.
+        ledgers: folder of the ledgers of server and clients: what they hold counts against this
+            run, and this run against those that come. None is a new one in the run's folder.
 
     Returns:
         The run's folder.
@@ -43,7 +47,8 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
         ConfigError: the configuration does not fit the scenario.
         DataError: the data cannot be used.
         OutputError: the run's folder cannot be made or written.
-        PrivacyError: a budget does not allow another round; those before it are kept.
+        PrivacyError: a budget does not allow another round; those before it are kept. If it allows
+            none, nothing is started.
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
     for name, value in QUIET.items():
@@ -54,11 +59,16 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
     from clients.client_app import app as client_app
     from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import RunInterrupted
+    from strategies.budgets import Budgets
     from strategies.exchange import RunInterruptedError
-    from strategies.server_app import observers, serve, with_data
+    from strategies.federate import with_noise
+    from strategies.server_app import LEDGERS, observers, serve, with_data
 
     data = scenarios.get(config.scenario).load(config)
     config = with_data(config, data)
+    if ledgers is not None:  # refused at once, not after an engine has started
+        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
+            budgets.affordable(config.rounds)
     folder, observer = observers(config, out=out)
     server_app = ServerApp()
     stop = threading.Event()
@@ -67,7 +77,15 @@ def simulate(config: RunConfig, out: Path | None = None, debug: bool = False) ->
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            serve(grid, context.run_id, config, data, observer, stop)
+            serve(
+                grid,
+                context.run_id,
+                config,
+                data,
+                observer,
+                ledgers or folder.path / LEDGERS,
+                stop,
+            )
         except BaseException as error:
             failures.append(error)
 

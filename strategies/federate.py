@@ -1,8 +1,11 @@
 """A whole run on the server: noise calibrated, clients awaited, rounds driven, budgets kept."""
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
@@ -18,20 +21,16 @@ from flwr.serverapp.strategy import (
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import FederationError
-from lepton_flwr.privacy.accounting import (
-    ACCOUNTANT,
-    BudgetError,
-    BudgetMeter,
-    PrivacyStatement,
-    SampledGaussian,
-    Unit,
-    calibrate,
-)
+from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, Unit, calibrate
+from lepton_flwr.privacy.adaptive import AdaptiveClip
+from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
+from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
 from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
+from strategies.budgets import Budgets
 from strategies.exchange import RunInterruptedError
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
@@ -49,12 +48,14 @@ class Federation:
         model: what to train.
         members: the roster.
         title: the scenario in a few words.
+        ledgers: folder of the server's ledger, made if missing.
     """
 
     config: RunConfig
     model: ModelSpec
     members: Members
     title: str
+    ledgers: Path
 
 
 def federate(
@@ -68,24 +69,42 @@ def federate(
     Raises:
         FederationError: too few clients came.
         BudgetError: a budget does not allow another round; the rounds before it are kept.
+        LedgerError: the server's ledger cannot be trusted.
         ConfigError: no noise reaches the epsilon that was asked for.
         RunInterruptedError: `stop` was set.
     """
-    config = _with_noise(with_floor(federation.config))
+    config = with_noise(with_floor(federation.config))
+    with contextlib.closing(
+        Budgets.open(federation.ledgers, config, f"{config.scenario} {datetime.now():%F %T}")
+    ) as budgets:
+        _federate(grid, replace(federation, config=config), budgets, observer, stop)
+
+
+def _federate(
+    grid: Grid,
+    federation: Federation,
+    budgets: Budgets,
+    observer: RunObserver,
+    stop: threading.Event | None,
+) -> None:
+    config, privacy = federation.config, federation.config.dp
     clients = config.clients or 0
-    record, client = _budgets(config)
-    rounds = Rounds(observer, record, client)
+    affordable = budgets.affordable(config.rounds)
+    rounds = Rounds(observer, budgets)
     weights = build(federation.model, config.seed).get_weights()
-    privacy = config.dp
     observer.run_started(
         RunStart(
             config=config,
             scenario_title=federation.title,
             clients=clients,
             num_parameters=sum(weight.size for weight in weights),
-            guarantee=_guarantees(config, record, client),
-            noise_multiplier_record=privacy.record.noise_multiplier if record else None,
-            noise_multiplier_client=privacy.client.noise_multiplier if client else None,
+            guarantee=_guarantees(config, budgets, affordable),
+            noise_multiplier_record=privacy.record.noise_multiplier
+            if privacy.record.enabled
+            else None,
+            noise_multiplier_client=privacy.client.noise_multiplier
+            if privacy.client.enabled
+            else None,
         )
     )
     reason = "failed"
@@ -104,7 +123,13 @@ def federate(
             ),
             evaluate_every=config.evaluate_every,
         )
-        task = ConfigRecord({"task": _task(config, federation.model).to_json()})
+        task = ConfigRecord(
+            {
+                "task": _task(config, federation.model).to_json(),
+                CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
+                CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
+            }
+        )
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:
             if server_round:
@@ -140,7 +165,7 @@ def with_floor(config: RunConfig) -> RunConfig:
     return replace(config, secagg=replace(config.secagg, min_survivors=floor))
 
 
-def _with_noise(config: RunConfig) -> RunConfig:
+def with_noise(config: RunConfig) -> RunConfig:
     """Fill in the noise multipliers that are to be calibrated."""
     dp, train = config.dp, config.train
     record, client = dp.record, dp.client
@@ -152,20 +177,6 @@ def _with_noise(config: RunConfig) -> RunConfig:
         noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
         client = replace(client, noise_multiplier=noise)
     return replace(config, dp=replace(dp, record=record, client=client))
-
-
-def _budgets(config: RunConfig) -> tuple[BudgetMeter | None, BudgetMeter | None]:
-    dp, train = config.dp, config.train
-    record = client = None
-    if dp.record.enabled:
-        mechanism = SampledGaussian(
-            dp.record.noise_multiplier, train.sampling_probability, train.local_steps
-        )
-        record = BudgetMeter(mechanism, dp.delta, dp.record.epsilon)
-    if dp.client.enabled:
-        mechanism = SampledGaussian(dp.client.noise_multiplier, dp.client.sampling_probability, 1)
-        client = BudgetMeter(mechanism, dp.delta, dp.client.epsilon)
-    return record, client
 
 
 def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
@@ -182,6 +193,9 @@ def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
             noise_multiplier=client.noise_multiplier,
             sampling_probability=client.sampling_probability,
             population=config.clients or 0,
+            adaptive=AdaptiveClip(client.clip_quantile, client.clip_learning_rate)
+            if client.adaptive_clip
+            else None,
         )
         if client.enabled
         else None,
@@ -234,9 +248,7 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
         time.sleep(0.1)
 
 
-def _guarantees(
-    config: RunConfig, record: BudgetMeter | None, client: BudgetMeter | None
-) -> tuple[str, ...]:
+def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
     clients = config.clients or 0
     share = "a third" if clients <= MAX_COMPLETE else "a tenth"
@@ -246,37 +258,25 @@ def _guarantees(
         "and how many they are; never one client's update, example count or metric, as long as "
         f"fewer than {share} of the clients work with it."
     ]
-    for unit, budget, assumptions in (
-        (
-            Unit.RECORD,
-            record,
-            (
-                "the numbers of rows of the clients are public",
-                "held-out rows, which only evaluation reads, are not part of the records",
-            ),
+    assumptions: dict[Unit, tuple[str, ...]] = {
+        Unit.RECORD: (
+            "the numbers of rows of the clients are public",
+            "held-out rows, which only evaluation reads, are not part of the records",
         ),
-        (
-            Unit.CLIENT,
-            client,
-            (
-                "what is published is the model, not the evaluation figures",
-                "the server adds the noise and keeps the sum and the cohort to itself",
-            ),
+        Unit.CLIENT: (
+            "what is published is the model, not the evaluation figures",
+            "the server adds the noise and keeps the sum and the cohort to itself",
         ),
-    ):
-        if budget is not None:
-            rounds = budget.affordable(config.rounds)
-            statement = PrivacyStatement(
-                unit,
-                budget.epsilon_after(rounds),
-                budget.delta,
-                budget.mechanism,
-                rounds,
-                assumptions=assumptions,
-            )
-            level = "Record" if unit is Unit.RECORD else "Client"
-            sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    if record is None and client is None:
+    }
+    if config.dp.client.adaptive_clip:
+        assumptions[Unit.CLIENT] += (
+            "the clip norm follows the noised share of unclipped updates, which epsilon covers",
+        )
+    for unit in budgets.budgets:
+        statement = budgets.statement(unit, rounds, assumptions[unit])
+        level = "Record" if unit is Unit.RECORD else "Client"
+        sentences.append(f"{level}-level privacy: {statement.sentence()}")
+    if not budgets.budgets:
         sentences.append(
             "No differential privacy: what the model has learnt of single records or clients is "
             "not bounded."

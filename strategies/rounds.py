@@ -7,11 +7,12 @@ from logging import INFO
 import numpy as np
 from flwr.common import log
 
-from lepton_flwr.privacy.accounting import BudgetMeter
+from lepton_flwr.privacy.events import Unit
 from lepton_flwr.runs.observer import RoundRecord, RunObserver
 from lepton_flwr.secagg.encoding import Decoded, Kind, Segment
 from lepton_flwr.training.models import ModelSpec
 from lepton_flwr.training.scores import BINS, LARGEST_LOSS, Summary, summarise
+from strategies.budgets import Budgets
 from strategies.secure_session import SessionReport
 
 
@@ -30,19 +31,12 @@ class Rounds:
 
     Args:
         observer: told of progress and of every round.
-        record_budget: of record-level privacy, if on.
-        client_budget: of client-level privacy, if on.
+        budgets: charged before a round trains.
     """
 
-    def __init__(
-        self,
-        observer: RunObserver,
-        record_budget: BudgetMeter | None,
-        client_budget: BudgetMeter | None,
-    ) -> None:
+    def __init__(self, observer: RunObserver, budgets: Budgets) -> None:
         self._observer = observer
-        self._record_budget = record_budget
-        self._client_budget = client_budget
+        self._budgets = budgets
         self._sessions: list[SessionReport] = []
         self._saturated = 0
         self._summary: Summary | None = None
@@ -50,16 +44,12 @@ class Rounds:
         self.roc: list[tuple[float, float]] | None = None
 
     def charge(self) -> None:
-        """Charge both budgets for the round that is about to train.
+        """Charge the budgets for the round that is about to train.
 
         Raises:
-            BudgetError: one of them does not allow it; neither is charged then.
+            BudgetError: one of them does not allow it; none is charged then.
         """
-        budgets = [b for b in (self._record_budget, self._client_budget) if b is not None]
-        for budget in budgets:
-            budget.check_round()
-        for budget in budgets:
-            budget.spend_round()
+        self._budgets.charge(self.round)
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Replies of an exchange, as they come."""
@@ -83,6 +73,7 @@ class Rounds:
 
     def finish(self, weights: Sequence[np.ndarray]) -> None:
         """The round has ended with these global weights."""
+        self._budgets.settle()
         self._observer.round_finished(self._record(), weights)
         self._sessions, self._saturated, self._summary = [], 0, None
         self.round += 1
@@ -111,10 +102,11 @@ class Rounds:
             accuracy=metrics.accuracy,
             auc=metrics.auc,
             loss=metrics.loss,
-            epsilon_record=self._record_budget.epsilon if self._record_budget else None,
-            epsilon_client=self._client_budget.epsilon if self._client_budget else None,
+            epsilon_record=self._budgets.spent(Unit.RECORD),
+            epsilon_client=self._budgets.spent(Unit.CLIENT),
             bytes_up=sum(s.bytes_up for s in self._sessions) // clients,
             bytes_down=sum(s.bytes_down for s in self._sessions) // clients,
             saturated=self._saturated,
             seconds=seconds,
+            l2_norm_clip=(training.l2_norm_clip or None) if training else None,
         )

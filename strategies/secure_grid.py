@@ -17,13 +17,15 @@ from flwr.serverapp import Grid
 from lepton_flwr import _validate as check
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.privacy.adaptive import AdaptiveClip
 from lepton_flwr.privacy.mechanism import ClientLevelGaussian
+from lepton_flwr.privacy.noise import GaussianNoise
 from lepton_flwr.secagg.encoding import Decoded, Kind, Layout, Segment
 from lepton_flwr.secagg.errors import VectorError
 from lepton_flwr.secagg.graph import MAX_CLIENTS
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
-from lepton_flwr.secagg.wire import NUM_EXAMPLES, UPDATE
+from lepton_flwr.secagg.wire import NUM_EXAMPLES, UNCLIPPED, UPDATE
 from strategies.secure_session import Progress, SecureSession, SessionReport
 
 
@@ -37,12 +39,14 @@ class ClientPrivacy:
         sampling_probability: chance of each client to be asked in a round, drawn here from the
             operating system's generator (Poisson sampling).
         population: clients of the federation; a round with more of them is refused.
+        adaptive: moves `l2_norm_clip`, which is then that of the first round; None keeps it.
     """
 
     l2_norm_clip: float
     noise_multiplier: float
     sampling_probability: float
     population: int
+    adaptive: AdaptiveClip | None = None
 
     def __post_init__(self) -> None:
         check.finite("l2_norm_clip", self.l2_norm_clip, above=0)
@@ -133,6 +137,8 @@ class SecureGrid(Grid):
         self._progress = progress
         self._stop = stop
         self._number = 0
+        privacy = settings.client_privacy
+        self._clip = 0.0 if privacy is None else privacy.l2_norm_clip
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -189,7 +195,7 @@ class SecureGrid(Grid):
         lifted = config.layout.lift(total)
         privacy = self._settings.client_privacy
         if purpose == "train" and privacy is not None:
-            self._noise(privacy, config.layout, lifted)
+            self._noise(privacy, config, lifted)
         try:
             decoded = config.layout.decode(lifted)
         except VectorError as error:
@@ -205,11 +211,13 @@ class SecureGrid(Grid):
         segments = settings.train_metrics if purpose == "train" else settings.evaluate_metrics
         clip = 0.0
         if purpose == "train":
-            clip = 0.0 if privacy is None else privacy.l2_norm_clip
+            clip = self._clip
             arrays = _arrays(messages[0].content)
             size = sum(int(np.prod(array.shape)) for array in arrays.values())
             update = Segment(UPDATE, Kind.MEAN, size, clip or settings.update_bound)
             segments = (update, *segments)
+            if privacy is not None and privacy.adaptive is not None:
+                segments = (*segments, Segment(UNCLIPPED, Kind.COUNT, 1, 1))
         weighted = purpose == "evaluate" or privacy is None
         count = len(messages)
         return SessionConfig(
@@ -222,16 +230,23 @@ class SecureGrid(Grid):
             cipher=settings.cipher,
         )
 
-    @staticmethod
-    def _noise(privacy: ClientPrivacy, layout: Layout, lifted: np.ndarray) -> None:
+    def _noise(self, privacy: ClientPrivacy, config: SessionConfig, lifted: np.ndarray) -> None:
+        """Noise the sum in place; one Gaussian mechanism, also where the bound is adapted."""
+        layout, multiplier, adaptive = config.layout, privacy.noise_multiplier, privacy.adaptive
         (update,) = (part for part in layout.segments if part.name == UPDATE)
         mechanism = ClientLevelGaussian(
-            l2_norm_clip=privacy.l2_norm_clip,
-            noise_multiplier=privacy.noise_multiplier,
+            l2_norm_clip=config.l2_norm_clip,
+            noise_multiplier=adaptive.update_multiplier(multiplier) if adaptive else multiplier,
             scale=layout.scale(update),
         )
         where = layout.slice(UPDATE)
         lifted[where] = mechanism.release(lifted[where])
+        if adaptive is not None:
+            place = layout.slice(UNCLIPPED)
+            stddev = adaptive.count_multiplier(multiplier)
+            lifted[place] += GaussianNoise().rounded(1, stddev)
+            (noised,) = lifted[place].tolist()
+            self._clip = adaptive.next_clip(self._clip, noised, privacy.expected_cohort)
 
     def _finish(self, report: SessionReport, decoded: Decoded | None) -> list[Message]:
         if self._on_session is not None:

@@ -38,6 +38,7 @@ class SessionReport:
         failures: error classes of clients, counted.
         bytes_up: sent by all clients.
         bytes_down: sent to all clients.
+        l2_norm_clip: to which each update was clipped; 0 if none was.
         seconds: by exchange, and "aggregate" for the unmasking.
     """
 
@@ -48,6 +49,7 @@ class SessionReport:
     failures: Counter[str] = field(default_factory=Counter)
     bytes_up: int = 0
     bytes_down: int = 0
+    l2_norm_clip: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -83,7 +85,7 @@ class SecureSession:
         self._timeout = timeout
         self._progress = progress
         self._stop = stop
-        self.report = SessionReport(config.purpose, len(messages))
+        self.report = SessionReport(config.purpose, len(messages), l2_norm_clip=config.l2_norm_clip)
 
     def run(self) -> np.ndarray | None:
         """The sum of the survivors' vectors, uint32 (dimension,), or None if the round is skipped.

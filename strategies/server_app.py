@@ -23,6 +23,7 @@ from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.runs.folder import RunFolder
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
@@ -35,6 +36,11 @@ CONFIG_FILE = "config-file"
 OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
+LEDGER = "ledger"
+# Within a folder of ledgers, those of simulated devices.
+DEVICES = "devices"
+# Within a run's folder, where no other place is named.
+LEDGERS = "ledgers"
 
 
 def observers(
@@ -71,18 +77,38 @@ def serve(  # noqa: PLR0917
     config: RunConfig,
     data: FederatedData,
     observer: RunObserver,
+    ledgers: Path,
     stop: threading.Event | None = None,
 ) -> None:
-    """Run a federation of simulated devices, which exist for as long as this takes."""
-    with _devices(run_id, config, data) as roster:
-        federate(grid, _federation(config, roster), observer, stop)
+    """Run a federation of simulated devices, which exist for as long as this takes.
+
+    Their ledgers and the server's are in `ledgers` and stay.
+    """
+    with _devices(run_id, config, data, ledgers) as roster:
+        federate(grid, _federation(config, roster, ledgers), observer, stop)
+
+
+def spending_policy(config: RunConfig) -> PrivacyPolicy:
+    """The limit of simulated devices: the epsilon per record of their run."""
+    record = config.dp.record
+    return PrivacyPolicy(
+        delta=config.dp.delta, max_record_epsilon=record.epsilon if record.enabled else None
+    )
 
 
 @contextmanager
-def _devices(run_id: int, config: RunConfig, data: FederatedData) -> Iterator[Roster]:
+def _devices(
+    run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
+) -> Iterator[Roster]:
     root = simulated_root(run_id)
     try:
-        folders = provision(root, data.clients, min_survivors=config.secagg.min_survivors)
+        folders = provision(
+            root,
+            data.clients,
+            min_survivors=config.secagg.min_survivors,
+            spending=spending_policy(config),
+            ledgers=ledgers / DEVICES,
+        )
         yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -95,14 +121,16 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED)}
+    own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER)}
     config = _settings(values, own[CONFIG_FILE])
     out = Path(str(own[OUT])) if own[OUT] else None
+    named = Path(str(own[LEDGER])) if own[LEDGER] else None
     if own[SIMULATED] is not False:
         data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
         config = with_data(config, data)
-        _, observer = observers(config, out=out)
-        serve(grid, context.run_id, config, data, observer)
+        folder, observer = observers(config, out=out)
+        ledgers = named or folder.path / LEDGERS
+        serve(grid, context.run_id, config, data, observer, ledgers)
         return
     if not own[ROSTER]:
         raise ConfigError(
@@ -113,13 +141,13 @@ def main(grid: Grid, context: Context) -> None:
         config = with_data(config, scenarios.get(config.scenario).load(config))
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
-    _, observer = observers(config, folder=out)
-    federate(grid, _federation(config, roster), observer)
+    folder, observer = observers(config, folder=out)
+    federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
 
 
-def _federation(config: RunConfig, roster: Roster) -> Federation:
+def _federation(config: RunConfig, roster: Roster, ledgers: Path) -> Federation:
     title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title)
+    return Federation(config, describe_model(config), roster, title, ledgers)
 
 
 def _read(path: Path) -> bytes:

@@ -40,7 +40,8 @@ def runner(monkeypatch, tmp_path):
     fake = types.ModuleType("simulations.runner")
     fake.calls, fake.error = [], None
 
-    def simulate(config, out, debug):
+    def simulate(config, out, debug, ledgers):
+        fake.ledgers = ledgers
         fake.calls.append((config, out, debug))
         if fake.error is not None:
             raise fake.error
@@ -49,7 +50,8 @@ def runner(monkeypatch, tmp_path):
 
     fake.simulate = simulate
 
-    def up(config, nodes, out, debug):
+    def up(config, nodes, out, debug, *, ledgers):
+        fake.ledgers = ledgers
         fake.calls.append((config, nodes, out, debug))
         return tmp_path
 
@@ -66,14 +68,14 @@ def test_simulate_passes_the_layered_settings_on_and_prints_the_summary(lepton, 
     code, out, err = lepton(
         "simulate", "smoke", "--config", str(file), "--clients", "6", "--epsilon", "2",
         "--client-epsilon", "7", "--set", "train.local_steps=9", "--set", "data.alpha=2",
-        "--out", "somewhere", "--debug",
+        "--out", "somewhere", "--ledger", "kept", "--debug",
     )  # fmt: skip
     ((config, where, debug),) = runner.calls
     assert (config.scenario, config.seed, config.clients) == ("smoke", 5, 6)
     assert (config.dp.record.epsilon, config.dp.client.epsilon) == (2.0, 7.0)
     assert config.dp.client.enabled
     assert (config.train.local_steps, config.data.alpha) == (9, 2.0)
-    assert (where, debug) == (Path("somewhere"), True)
+    assert (where, debug, runner.ledgers) == (Path("somewhere"), True, Path("kept"))
     assert (code, err) == (0, "")
     assert "0.970" in out
     assert str(tmp_path / "report.html") in out
@@ -182,7 +184,9 @@ def test_the_version_is_the_packages(lepton):
 
 
 @pytest.mark.parametrize("command", [[], ["simulate"], ["scenarios"], ["federation"],
-                                     ["federation", "up"]], ids=" ".join)  # fmt: skip
+                                     ["federation", "up"], ["budget"], ["budget", "plan"],
+                                     ["budget", "show"], ["budget", "export"], ["app"],
+                                     ["app", "digest"], ["app", "sign"]], ids=" ".join)  # fmt: skip
 def test_every_command_has_help_with_an_example(lepton, command):
     code, out, _ = lepton(*command, "--help")
     assert code == 0

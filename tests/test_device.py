@@ -94,10 +94,10 @@ def test_a_floor_below_two_is_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("min_survivors = 3", Policy(3, 0.0, True)),
+        ("min_survivors = 3", Policy(3, 0.0, ("train", "evaluate"))),
         (
-            "min_survivors = 5\nmin_record_noise_multiplier = 1\nevaluate = false",
-            Policy(5, 1.0, False),
+            "min_survivors = 5\nmin_record_noise_multiplier = 1\nactions = ['train']",
+            Policy(5, 1.0, ["train"]),
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_policy_is_what_its_file_says(tmp_path, text, policy):
     ("text", "reason"),
     [
         ("", "expected min_survivors"),
-        ("evaluate = true", "expected min_survivors"),
+        ("actions = []", "expected min_survivors"),
         ("min_survivors = 3\nmin_survivor = 3", "min_survivor, min_survivors: expected"),
         ("min_survivors = 1", "min_survivors=1: expected a whole number >= 2"),
         ("min_survivors = true", "min_survivors=True"),
@@ -119,7 +119,16 @@ def test_a_policy_is_what_its_file_says(tmp_path, text, policy):
         ("min_survivors = 3\nmin_record_noise_multiplier = -1", "expected a finite number >= 0"),
         ("min_survivors = 3\nmin_record_noise_multiplier = nan", "min_record_noise_multiplier=nan"),
         ("min_survivors = 3\nmin_record_noise_multiplier = inf", "min_record_noise_multiplier=inf"),
-        ("min_survivors = 3\nevaluate = 0", "evaluate=0: expected true or false"),
+        ("min_survivors = 3\nactions = ['query']", "expected a list out of"),
+        ("min_survivors = 3\nactions = 'train'", "expected a list out of"),
+        ("min_survivors = 3\nsecure_aggregation = false", "in no other way"),
+        ("min_survivors = 3\napps = ['1234']", "64 hexadecimal digits"),
+        ("min_survivors = 3\napp_signers = [7]", "expected a list of texts"),
+        ("min_survivors = 3\n[privacy]\nmax_epsilon = 1", "privacy.max_epsilon: expected one of"),
+        ("min_survivors = 3\n[privacy]\nmax_record_epsilon = 0", "expected a finite number > 0"),
+        ("min_survivors = 3\n[privacy]\ndelta = nan", "delta=nan"),
+        ("min_survivors = 3\n[privacy]\nperiod_days = 3", "expected with a maximum per period"),
+        ("min_survivors = 3\n[privacy]\nledger = 'here.db'", "expected an absolute path"),
         ("min_survivors = ", "not TOML"),
         ("[policy]\nmin_survivors = 3", "policy: expected min_survivors"),
     ],

@@ -56,6 +56,7 @@ class RoundRecord:
         bytes_down: received by one client in this round, mean over the participants.
         saturated: coordinates of the sum's inputs beyond the fixed-point range.
         seconds: by phase, see `PHASES`.
+        l2_norm_clip: to which each client's update was clipped, with client-level privacy.
     """
 
     round: int
@@ -72,6 +73,7 @@ class RoundRecord:
     bytes_down: int
     saturated: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    l2_norm_clip: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Figures are drawn without pyplot: no window, no global state, any thread.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lepton_flwr.runs.history import History, number
@@ -87,6 +88,18 @@ def draw(history: History) -> dict[str, bytes]:
 
 
 def _png(history: History, panels: Sequence[Panel], inches: tuple[float, float], dpi: int) -> bytes:
+    with styled(inches, dpi) as figure:
+        side = 1 if len(panels) == 1 else 2
+        for position, panel in enumerate(panels, start=1):
+            panel(figure.add_subplot(side, side, position), history)
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+@contextmanager
+def styled(inches: tuple[float, float], dpi: int) -> Iterator[Any]:
+    """An empty figure in the style of all pictures; draw and save it within."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -97,12 +110,7 @@ def _png(history: History, panels: Sequence[Panel], inches: tuple[float, float],
             figsize=inches, dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
         )
         FigureCanvasAgg(figure)
-        side = 1 if len(panels) == 1 else 2
-        for position, panel in enumerate(panels, start=1):
-            panel(figure.add_subplot(side, side, position), history)
-        png = io.BytesIO()
-        figure.savefig(png, format="png")
-    return png.getvalue()
+        yield figure
 
 
 def _metric(axes: Any, history: History) -> None:

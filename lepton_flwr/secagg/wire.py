@@ -6,6 +6,7 @@ RECORD = "lepton.secagg"
 EXCHANGE = "exchange"
 MASKED = "lepton.masked"
 UPDATE = "update"
+UNCLIPPED = "unclipped"  # clients whose update clipping left as it was
 NUM_EXAMPLES = "num-examples"
 
 

@@ -83,9 +83,9 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
         cast = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
         _apply(model.optimizer, cast, variables)
 
-    def at_once(*arguments: Any) -> None:
-        *batch, noise, settings = arguments
-        release(clipped_sum(*batch, settings), noise, settings)
+    def at_once(x: Any, y: Any, weights: Any, mask: Any, *released: Any) -> None:
+        noise, settings = released
+        release(clipped_sum(x, y, weights, mask, settings), noise, settings)
 
     mask = tf.TensorSpec([None], tf.float32)
     flat = tf.TensorSpec([sum(sizes)], tf.float32)

@@ -1,18 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
 from mpmath import mp, mpf
 
-from lepton_flwr.errors import ConfigError, PrivacyError
+from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import (
-    BudgetError,
-    BudgetMeter,
     SampledGaussian,
     Unit,
     calibrate,
     epsilon_of,
     epsilon_rdp_of,
 )
+from lepton_flwr.privacy.budget import PrivacyStatement
 
 
 def gaussian_delta(stddev, epsilon):
@@ -105,14 +105,14 @@ def test_epsilon_moves_the_right_way_with_every_argument():
 
 @pytest.mark.parametrize("noise", [0.3, 0.05])
 def test_a_coarser_grid_is_never_optimistic(noise, monkeypatch):
-    from lepton_flwr.privacy import accounting
+    from lepton_flwr.privacy import losses
 
     mechanism = SampledGaussian(noise, 0.02, 1)
     fine = epsilon_of(mechanism, 1e-5, 5)
-    monkeypatch.setattr(accounting, "_GRID_POINTS", 500)
-    accounting._pld_epsilon.cache_clear()
+    monkeypatch.setattr(losses, "GRID_POINTS", 500)
+    losses._pld_epsilon.cache_clear()
     coarse = epsilon_of(mechanism, 1e-5, 5)
-    accounting._pld_epsilon.cache_clear()
+    losses._pld_epsilon.cache_clear()
     assert fine <= coarse
     assert coarse != fine
 
@@ -146,8 +146,6 @@ def test_impossible_targets_are_refused(epsilon):
 def test_impossible_deltas_are_refused(delta):
     with pytest.raises(ConfigError, match="delta"):
         epsilon_of(plain(1.0), delta, 1)
-    with pytest.raises(ConfigError, match="delta"):
-        BudgetMeter(plain(1.0), delta, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -161,40 +159,17 @@ def test_impossible_mechanisms_are_refused(bad):
 
 def test_a_calibrated_run_fits_its_budget_and_not_one_round_more():
     noise = calibrate(2.0, 1e-5, 0.05, 8 * 20)
-    meter = BudgetMeter(SampledGaussian(noise, 0.05, 20), 1e-5, 2.0)
-    spent = [meter.spend_round() for _ in range(8)]
-    assert spent == sorted(spent)
-    assert meter.epsilon == spent[-1] <= 2.0
-    with pytest.raises(PrivacyError, match="round 9"):
-        meter.spend_round()
-    assert meter.rounds == 8
-    assert meter.epsilon == spent[-1]
-
-
-def test_a_limit_just_below_the_next_round_refuses_it():
-    mechanism = SampledGaussian(1.0, 0.05, 20)
-    two_rounds = epsilon_of(mechanism, 1e-5, 40)
-    meter = BudgetMeter(mechanism, 1e-5, two_rounds * (1 - 1e-9))
-    meter.spend_round()
-    with pytest.raises(PrivacyError, match="round 2"):
-        meter.spend_round()
-    assert BudgetMeter(mechanism, 1e-5, two_rounds).epsilon_after(2) == two_rounds
-
-
-def test_the_meter_agrees_with_the_closed_form_and_reports_rdp_beside():
-    meter = BudgetMeter(SampledGaussian(5.0, 1.0, 3), 1e-5, 10.0)
-    assert meter.epsilon == meter.epsilon_rdp == 0.0
-    for _ in range(4):
-        meter.spend_round()
-    assert gaussian_delta(5 / math.sqrt(12), meter.epsilon) <= 1e-5
-    assert gaussian_delta(5 / math.sqrt(12), meter.epsilon - 2e-3) > 1e-5
-    assert meter.epsilon < meter.epsilon_rdp < 1.5 * meter.epsilon
+    mechanism = SampledGaussian(noise, 0.05, 20)
+    assert epsilon_of(mechanism, 1e-5, 8 * 20) <= 2.0 < epsilon_of(mechanism, 1e-5, 9 * 20)
 
 
 def test_the_statement_says_unit_relation_sampling_accountant_and_delta():
-    meter = BudgetMeter(SampledGaussian(1.0, 0.02, 50), 1e-5, 10.0)
-    meter.spend_round()
-    sentence = meter.statement(Unit.RECORD, ("rows are independent",)).sentence()
+    mechanism = SampledGaussian(1.0, 0.02, 50)
+    epsilon = epsilon_of(mechanism, 1e-5, 50)
+    statement = PrivacyStatement(
+        Unit.RECORD, epsilon, 1e-5, mechanism, 1, assumptions=("rows are independent",)
+    )
+    sentence = statement.sentence()
     for part in (
         "one record of one client",
         "adding or removing",
@@ -205,19 +180,8 @@ def test_the_statement_says_unit_relation_sampling_accountant_and_delta():
         "assuming that rows are independent.",
     ):
         assert part in sentence
+    assert "earlier runs" not in sentence
     stated = float(sentence.split("is (")[1].split(",")[0])
-    assert meter.epsilon <= stated < meter.epsilon + 1e-3
-    assert "one client's records" in meter.statement(Unit.CLIENT).sentence()
-
-
-def test_affordable_rounds_are_those_that_the_meter_lets_through():
-    mechanism = SampledGaussian(1.1, 0.1, 5)
-    limit = epsilon_of(mechanism, 1e-5, 7 * 5)
-    meter = BudgetMeter(mechanism, 1e-5, limit)
-    assert meter.affordable(10) == 7
-    assert meter.affordable(3) == 3
-    for _ in range(7):
-        meter.spend_round()
-    with pytest.raises(BudgetError):
-        meter.spend_round()
-    assert BudgetMeter(mechanism, 1e-5, 1e-3).affordable(10) == 0
+    assert epsilon <= stated < epsilon + 1e-3
+    assert "one client's records" in replace(statement, unit=Unit.CLIENT).sentence()
+    assert "the epsilon of 0.5 that earlier" in replace(statement, epsilon_before=0.5).sentence()

@@ -1,3 +1,4 @@
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lepton_flwr.errors import ConfigError, PrivacyError
-from lepton_flwr.privacy.clipping import clip_l2
+from lepton_flwr.privacy.clipping import clip_by_layer, clip_l2
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 bounds = st.floats(min_value=1e-100, max_value=1e300)
@@ -84,3 +85,34 @@ def test_matrices_are_refused():
 def test_impossible_bounds_are_refused(bound):
     with pytest.raises(ConfigError, match="bound"):
         clip_l2(np.ones(2), bound)
+
+
+@given(
+    arrays(np.float64, 12, elements=st.floats(-1e6, 1e6, allow_subnormal=False)),
+    st.floats(1e-3, 1e3),
+)
+def test_layers_and_the_whole_keep_to_their_bounds(values, bound):
+    layers = [values[:3], values[3:4], values[4:].reshape(2, 4)]
+    whole, scaled = clip_by_layer(layers, bound)
+    assert sum((Fraction(float(v)) ** 2 for v in whole), Fraction(0)) <= Fraction(bound) ** 2
+    share = bound / math.sqrt(3)
+    for part in (whole[:3], whole[3:4], whole[4:]):
+        assert np.linalg.norm(part) <= share * (1 + 1e-12)
+    norms = [np.linalg.norm(layer) for layer in layers]
+    if max(norms) < share * (1 - 1e-9):
+        assert not scaled
+        np.testing.assert_allclose(whole, values, rtol=1e-12)
+    if max(norms) > share * (1 + 1e-9):
+        assert scaled
+
+
+def test_a_large_layer_does_not_shrink_a_small_one():
+    whole, scaled = clip_by_layer([np.array([100.0]), np.array([0.1])], 1.0)
+    assert scaled
+    assert whole[1] == 0.1
+    assert whole[0] == pytest.approx(math.sqrt(0.5))
+
+
+def test_no_layer_is_refused():
+    with pytest.raises(PrivacyError, match="no array"):
+        clip_by_layer([], 1.0)

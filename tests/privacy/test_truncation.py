@@ -11,7 +11,7 @@ from mpmath import mp, mpf
 from scipy.stats import binom, norm
 
 from lepton_flwr.errors import ConfigError
-from lepton_flwr.privacy import accounting
+from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import (
     Neighbours,
     SampledGaussian,
@@ -24,6 +24,7 @@ from lepton_flwr.privacy.accounting import (
     tolerable_truncation,
     truncation_probability,
 )
+from lepton_flwr.privacy.budget import PrivacyStatement
 
 ADD, REPLACE = Neighbours.ADD_OR_REMOVE_ONE, Neighbours.REPLACE_ONE
 
@@ -129,7 +130,7 @@ def test_renyi_of_replacing_one_matches_arbitrary_precision(noise, q, order):
 
     points = [-14 * noise - 2, -2, 0, 2, order, 2 * order, 2 * order + 14 * noise + 2]
     wanted = mp.log(mp.quad(integrand, sorted(points), maxdegree=8)) / (a - 1)
-    (got,) = accounting._replaced_rdp(noise, q, np.array([order]))
+    (got,) = losses._replaced_rdp(noise, q, np.array([order]))
     assert got == pytest.approx(float(wanted), rel=1e-7, abs=1e-9)
 
 
@@ -199,9 +200,7 @@ def test_the_sentence_names_truncation_relation_and_sensitivity():
         1.0, 0.02, 5, truncated_batch_size=264, num_records=10_000
     )
     mechanism = replace(mechanism, sensitivity_factor=2.0, neighbours=REPLACE)
-    meter = accounting.BudgetMeter(mechanism, 1e-5, 50.0)
-    meter.spend_round()
-    sentence = meter.statement(Unit.RECORD).sentence()
+    sentence = PrivacyStatement(Unit.RECORD, 4.5, 1e-5, mechanism, 1).sentence()
     assert "cut to a fixed size with probability 7.2e-06 at most" in sentence
     assert "replacing one record of one client" in sentence
     assert "noise multiplier 1 over 2 times the clip norm" in sentence

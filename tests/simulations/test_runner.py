@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lepton_flwr.config import RunConfig
+from lepton_flwr.privacy.accounting import SampledGaussian, epsilon_of
+from lepton_flwr.runs.settings import scenario_defaults
+
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {
     **os.environ,
@@ -110,6 +114,54 @@ def test_a_budget_that_runs_out_ends_the_run_with_code_3(folder):
     assert summary["status"] == "budget"
     assert 1 <= summary["rounds"] < 10
     assert summary["epsilon_record"] <= 5
+    assert gone(folder)
+
+
+def test_a_budget_for_7_of_10_rounds_stays_spent_for_the_data_and_not_for_other_data(folder):
+    defaults = RunConfig.build(scenario_defaults("smoke"))
+    train, delta = defaults.train, defaults.dp.delta
+    mechanism = SampledGaussian(0.9, train.sampling_probability, 1)
+    limit = epsilon_of(mechanism, delta, 7 * train.local_steps)
+    settings = (
+        "--rounds", 10, "--ledger", "kept", "--set", "dp.record.noise_multiplier=0.9",
+        "--set", f"dp.record.epsilon={limit!r}",
+    )  # fmt: skip
+
+    def run(*more):
+        process = start(folder, "smoke", *settings, *more)
+        _, err = process.communicate(timeout=300)
+        return process.returncode, err
+
+    code, err = run()
+    assert code == 3, err
+    assert err.strip().splitlines()[-1].startswith("error: round 8 would bring epsilon")
+    (first,) = (folder / "runs").iterdir()
+    summary = json.loads((first / "summary.json").read_text())
+    assert (summary["status"], summary["rounds"]) == ("budget", 7)
+    assert summary["epsilon_record"] == pytest.approx(limit)
+    assert (first / "model.keras").exists()
+    assert (first / "report.html").exists()
+
+    began = time.monotonic()
+    code, err = run()
+    assert code == 3, err
+    assert "the ledger allows no round" in err
+    assert "round 1/" not in err
+    assert time.monotonic() - began < 60
+    assert list((folder / "runs").iterdir()) == [first]
+    # The devices' own ledgers say so too, to whatever server.
+    (folder / "kept" / "server.db").unlink()
+    (folder / "kept" / "server.head").unlink()
+    code, err = run("--rounds", 1)
+    assert code == 0, err
+    last = max((folder / "runs").iterdir())
+    assert json.loads((last / "summary.json").read_text())["rounds_skipped"] == [1]
+    assert "BudgetError" in (last / "metrics.csv").read_text()
+
+    code, err = run("--rounds", 1, "--seed", 2)  # other training rows
+    assert code == 0, err
+    last = max((folder / "runs").iterdir())
+    assert json.loads((last / "summary.json").read_text())["rounds_skipped"] == []
     assert gone(folder)
 
 

@@ -14,7 +14,7 @@ from lepton_flwr.data import scenarios
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.runs.settings import scenario_defaults
 from strategies.exchange import RunInterruptedError
-from strategies.server_app import observers, serve, with_data
+from strategies.server_app import LEDGERS, observers, serve, with_data
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept:DeprecationWarning"
@@ -32,7 +32,7 @@ def private_folder(tmp_path, monkeypatch):
 def federation(grid, tmp_path):
     """Runs a configuration and returns the grid, the folder's rows and its summary."""
 
-    def run(clients=5, gone=None, lost=None, stop_after=None, **tables):
+    def run(clients=5, gone=None, lost=None, stop_after=None, ledgers=None, **tables):
         base = {"scenario": "smoke", "clients": clients, "rounds": 2, "data": {"min_rows": 10}}
         config = RunConfig.build(scenario_defaults("smoke"), base, tables)
         data = scenarios.get("smoke").load(config)
@@ -54,7 +54,8 @@ def federation(grid, tmp_path):
 
             folder.round_finished = round_finished
         try:
-            serve(direct, RUN_ID, config, data, observer, stop)
+            where = ledgers or folder.path / LEDGERS
+            serve(direct, RUN_ID, config, data, observer, where, stop)
         finally:
             direct.folder = folder.path
         return direct, *read(folder.path)
@@ -188,7 +189,7 @@ def test_nothing_of_one_client_is_in_the_messages_or_the_folder(federation):
     [
         ("min_survivors = 5\n", "FloorError"),
         ("min_survivors = 2\nmin_record_noise_multiplier = 50.0\n", "PolicyError"),
-        ("min_survivors = 2\nevaluate = false\n", "PolicyError"),
+        ("min_survivors = 2\nactions = ['train']\n", "PolicyError"),
         ("nonsense", "PolicyError"),
     ],
 )

@@ -17,6 +17,8 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import ConfigError, DataError, FederationError, PrivacyError
+from lepton_flwr.privacy.adaptive import AdaptiveClip
+from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.secagg.encoding import Kind, Segment
 from lepton_flwr.secagg.floors import ClientFloors
 from strategies.secure_aggregation import SecureAggregation
@@ -337,3 +339,68 @@ class TestClientPrivacy:
         sizes = [r.participants for r, _ in sessions if r.purpose == "train"]
         assert abs(sum(sizes) - 120) < 39
         assert len(set(sizes)) > 1
+
+
+class TestAdaptiveClipping:
+    """Updates of 40 coordinates of about N(0, 0.1): norms near 0.6."""
+
+    def run(self, grid, members, initial, clip, rounds=12, clients=8, **adaptive):
+        sessions = []
+        privacy = ClientPrivacy(
+            l2_norm_clip=clip,
+            noise_multiplier=0.02,
+            sampling_probability=1.0,
+            population=clients,
+            adaptive=AdaptiveClip(learning_rate=0.5, **adaptive),
+        )
+        some = grid(clients=clients)
+        run(some, members, initial, rounds=rounds, sessions=sessions, client_privacy=privacy)
+        training = [s for s in sessions if s[0].purpose == "train"]
+        return [s[0].l2_norm_clip for s in training], training, some
+
+    @pytest.mark.parametrize("clip", [0.05, 8.0])
+    def test_the_bound_moves_to_the_norms_from_either_side(self, grid, members, initial, clip):
+        clips, _, _ = self.run(grid, members, initial, clip)
+        assert clips[0] == clip
+        assert abs(np.log(clips[-1] / 0.58)) < 0.5 * abs(np.log(clip / 0.58))
+
+    def test_the_count_that_is_decoded_is_noised(self, grid, members, initial):
+        privacy = ClientPrivacy(
+            l2_norm_clip=9.0,
+            noise_multiplier=50.0,
+            sampling_probability=1.0,
+            population=6,
+            adaptive=AdaptiveClip(),
+        )
+        counts = []
+        for _ in range(3):
+            sessions = []
+            run(grid(), members, initial, rounds=1, sessions=sessions, client_privacy=privacy)
+            counts.append(sessions[0][1].sums["unclipped"].item())
+        # Deviation 50 / sqrt(0.05) = 224: all three within 0..6 has a chance below 1e-5.
+        assert any(not 0 <= count <= 6 for count in counts)
+
+    def test_the_share_counts_whose_update_was_not_scaled(self, grid, members, initial):
+        for clip, expected in ((9.0, 8), (0.01, 0)):
+            _, sessions, _ = self.run(grid, members, initial, clip, rounds=1)
+            assert sessions[0][1].sums["unclipped"].item() == expected
+
+
+def test_layers_are_clipped_one_by_one_where_the_round_says_so(grid, members, initial):
+    privacy = ClientPrivacy(
+        l2_norm_clip=0.2, noise_multiplier=1e-9, sampling_probability=1.0, population=6
+    )
+    strategy = SecureAggregation(
+        FedAvg(),
+        lambda plain: SecureGrid(plain, members[1], settings(client_privacy=privacy)),
+    )
+    config = ConfigRecord({CLIP_BY_LAYER: True})
+    result = strategy.start(grid(), initial, num_rounds=1, train_config=config)
+    before, expected = initial.to_numpy_ndarrays(), [0.0] * 4
+    for i in range(6):
+        rng = np.random.default_rng([i, 1])
+        for number, array in enumerate(before):
+            layer = rng.normal(0, 0.1, array.shape)
+            expected[number] += layer * min(1, 0.1 / np.linalg.norm(layer)) / 6
+    for new, old, moved in zip(result.arrays.to_numpy_ndarrays(), before, expected, strict=True):
+        np.testing.assert_allclose(new - old, moved, atol=1e-6)

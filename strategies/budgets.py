@@ -1,0 +1,143 @@
+"""The server's budgets: per record and per client, over this run and those before it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lepton_flwr.config import ClientDPConfig, RecordDPConfig, RunConfig
+from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian, Unit
+from lepton_flwr.privacy.budget import PrivacyStatement
+from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
+
+LEDGER_FILE = "server.db"
+_POPULATION = "lepton/ledger/population/v1"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One level of privacy: what a round releases, and the most that may be spent."""
+
+    mechanism: SampledGaussian
+    limit: Limit
+
+
+class Budgets:
+    """Charges rounds to a ledger before they happen.
+
+    Args:
+        ledger: the server's, open.
+        config: the run, with its noise.
+        run: its name in the ledger.
+
+    **Guarantee**: the rounds charged here and in every other run on the same ledger and data stay
+    within the limits, if a round is not run when `charge` raises.
+    """
+
+    def __init__(self, ledger: Ledger, config: RunConfig, run: str) -> None:
+        dp, train = config.dp, config.train
+        levels: dict[Unit, tuple[RecordDPConfig | ClientDPConfig, float, int]] = {
+            Unit.RECORD: (dp.record, train.sampling_probability, train.local_steps),
+            Unit.CLIENT: (dp.client, dp.client.sampling_probability, 1),
+        }
+        self.budgets = {
+            unit: Budget(
+                SampledGaussian(level.noise_multiplier, q, steps), Limit(level.epsilon, dp.delta)
+            )
+            for unit, (level, q, steps) in levels.items()
+            if level.enabled
+        }
+        self._ledger = ledger
+        self._run = run
+        # The same data, held by the same number of clients, is the same population.
+        text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
+        self._dataset = ledger.dataset(digest(_POPULATION, text))
+        self._reserved: int | None = None
+
+    @classmethod
+    def open(cls, folder: Path, config: RunConfig, run: str) -> Self:
+        """On the ledger in a folder, which is made if missing; close it after use."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(Ledger(folder / LEDGER_FILE), config, run)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+    def affordable(self, rounds: int) -> int:
+        """How many of `rounds` more rounds the limits allow.
+
+        Raises:
+            BudgetError: none, though some are wanted.
+        """
+        if not self.budgets:
+            return rounds
+        limits = {unit: (budget.limit,) for unit, budget in self.budgets.items()}
+        allowed = min(rounds, self._ledger.remaining(self._charges(), limits))
+        if allowed == 0 < rounds:
+            spent = ", ".join(
+                f"epsilon {self.epsilon(unit):.4g} of {budget.limit.epsilon:g} per {unit.value}"
+                for unit, budget in self.budgets.items()
+            )
+            raise BudgetError(
+                f"the ledger allows no round: {spent} spent (delta "
+                f"{next(iter(self.budgets.values())).limit.delta:g}); use other data, more noise "
+                "or a higher limit"
+            )
+        return allowed
+
+    def charge(self, number: int) -> None:
+        """Charge the round that is about to train, at every level or at none.
+
+        Raises:
+            BudgetError: it would exceed a limit.
+            LedgerError: the ledger cannot be trusted.
+        """
+        for unit, budget in self.budgets.items():
+            after = self.epsilon(unit, 1)
+            if not after <= budget.limit.epsilon:
+                raise BudgetError(
+                    f"round {number} would bring epsilon to {after:.4g}: expected at most "
+                    f"{budget.limit.epsilon:g} (delta {budget.limit.delta:g}); more noise or fewer "
+                    "rounds"
+                )
+        if self.budgets:
+            limits = {unit: (budget.limit,) for unit, budget in self.budgets.items()}
+            self._reserved = self._ledger.reserve(
+                self._charges(), limits, f"{self._run}, round {number}"
+            )
+
+    def settle(self) -> None:
+        """The round that was charged has ended."""
+        if self._reserved is not None:
+            self._ledger.commit(self._reserved)
+            self._reserved = None
+
+    def epsilon(self, unit: Unit, more: int = 0) -> float:
+        """Spent so far by all runs, and by so many rounds more."""
+        budget = self.budgets[unit]
+        also = [(budget.mechanism, more)]
+        return self._ledger.spent(unit, self._dataset, budget.limit.delta, also)
+
+    def spent(self, unit: Unit) -> float | None:
+        """Spent so far; None if the level is off."""
+        return self.epsilon(unit) if unit in self.budgets else None
+
+    def statement(self, unit: Unit, rounds: int, assumptions: tuple[str, ...]) -> PrivacyStatement:
+        """What is guaranteed after so many rounds of this run."""
+        budget = self.budgets[unit]
+        before = self.epsilon(unit)
+        return PrivacyStatement(
+            unit,
+            self.epsilon(unit, rounds),
+            budget.limit.delta,
+            budget.mechanism,
+            rounds,
+            assumptions=assumptions,
+            epsilon_before=before,
+        )
+
+    def _charges(self) -> list[Charge]:
+        return [
+            Charge(unit, self._dataset, budget.mechanism) for unit, budget in self.budgets.items()
+        ]
