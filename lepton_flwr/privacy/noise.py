@@ -16,12 +16,13 @@ _LARGEST_STDDEV = 2.0**58  # 9.42 standard deviations, the largest draw, still f
 class GaussianNoise:
     """Independent Gaussian draws by the Box-Muller transform of cipher bits.
 
-    The radius has 64 random bits and a float64 logarithm, so a pair of draws misses the tail beyond
-    9.42 standard deviations (mass 2^-64). The angle has 64 bits too for float64 draws, and 32 bits
-    and float32 sine and cosine for float32 draws, whose rounding is as coarse as theirs. A float
-    has gaps that the ideal Gaussian has not (Mironov 2012): add float draws to values that are
-    themselves rounded, and prefer `rounded` on an integer grid wherever the release can live on
-    one.
+    A radius has 64 random bits, so a pair of draws misses the tail beyond 9.42 standard deviations
+    (mass 2^-64). Float64 draws have 64 bits of angle too and are computed in float64. Float32 draws
+    have 32 bits of angle and are computed in float32: the uniform is rounded to 24 significant
+    bits, which moves a radius r by at most 2^-24 / r, as much as a float32 rounds anyway unless r
+    is tiny. A float has gaps that the ideal Gaussian has not (Mironov 2012): add float draws to
+    values that are themselves rounded, and prefer `rounded` on an integer grid wherever the release
+    can live on one.
 
     Args:
         stream: None takes a key from the operating system, which is what anything that protects
@@ -51,21 +52,20 @@ class GaussianNoise:
 
     def _fill(self, out: np.ndarray, stddev: float) -> None:
         pairs = (out.size + 1) // 2
-        radius = self._stream.uint64(pairs).astype(np.float64)
-        radius += 1.0
-        radius *= 2.0**-64
-        np.log(radius, out=radius)
-        radius *= -2.0
-        np.sqrt(radius, out=radius)
-        radius *= stddev
         single = out.dtype == np.float32
+        radius = self._stream.uint64(pairs).astype(out.dtype)
+        radius += out.dtype.type(1.0)
+        radius *= out.dtype.type(2.0**-64)
+        np.log(radius, out=radius)
+        radius *= out.dtype.type(-2.0)
+        np.sqrt(radius, out=radius)
+        radius *= out.dtype.type(stddev)
         bits = self._stream.uint32(pairs) if single else self._stream.uint64(pairs)
         angle = bits.astype(out.dtype)
         angle *= out.dtype.type(2.0 * math.pi * 2.0 ** (-32 if single else -64))
-        length = radius.astype(out.dtype, copy=False)
-        np.multiply(length, np.cos(angle), out=out[:pairs])
+        np.multiply(radius, np.cos(angle), out=out[:pairs])
         np.sin(angle, out=angle)
-        np.multiply(length[: out.size - pairs], angle[: out.size - pairs], out=out[pairs:])
+        np.multiply(radius[: out.size - pairs], angle[: out.size - pairs], out=out[pairs:])
 
     def rounded(self, shape: int | tuple[int, ...], stddev: float) -> np.ndarray:
         """Draws of N(0, stddev^2), each rounded to the nearest integer, int64.

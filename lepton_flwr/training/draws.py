@@ -22,13 +22,13 @@ class Draw:
 
     Attributes:
         data: inputs, labels and example weights of the batch, nested as those of the data set.
-        mask: float32 of shape (batch,): 1 for an example, 0 for padding.
-        noise: float32 of shape (dimension,), of the step's standard deviation.
+        mask: float32 of shape (batch,): `factor` for an example, 0 for padding.
+        noise: float32, one array per variable, of the step's standard deviation.
     """
 
     data: Any
     mask: np.ndarray
-    noise: np.ndarray
+    noise: list[np.ndarray]
 
     def pieces(self, size: int) -> Iterator[tuple[Any, np.ndarray]]:
         """Data and mask in pieces of at most `size` rows."""
@@ -48,8 +48,9 @@ class DrawSource:
         truncated_batch_size: batches are cut to it, uniformly, and padded to it; None pads to the
             next of few sizes and never cuts.
         multiple_of: batches are padded further to a multiple of this.
-        dimension: number of trainable parameters.
-        stddev: standard deviation of the noise on each.
+        factor: what examples are multiplied with.
+        shapes: of the trainable variables.
+        stddev: standard deviation of the noise on each parameter.
         sampling: where batches come from.
         noise: where the noise comes from.
     """
@@ -59,7 +60,8 @@ class DrawSource:
     sampling_probability: float
     truncated_batch_size: int | None
     multiple_of: int
-    dimension: int
+    factor: float
+    shapes: list[tuple[int, ...]]
     stddev: float
     sampling: CipherStream
     noise: GaussianNoise
@@ -81,9 +83,10 @@ class DrawSource:
             self.data,
             made.data,
         )
-        made.mask[: rows.size] = 1.0
+        made.mask[: rows.size] = self.factor
         made.mask[rows.size :] = 0.0
-        self.noise.fill(made.noise, self.stddev)
+        for part in made.noise:
+            self.noise.fill(part.reshape(-1), self.stddev)
         return made
 
     def rows(self) -> np.ndarray:
@@ -114,8 +117,9 @@ class DrawSource:
         data = tf.nest.map_structure(
             lambda source: _aligned((size, *source.shape[1:]), source.dtype), self.data
         )
-        mask = _aligned((size,), np.dtype(np.float32))
-        return Draw(data, mask, _aligned((self.dimension,), np.dtype(np.float32)))
+        single = np.dtype(np.float32)
+        noise = [_aligned(shape, single) for shape in self.shapes]
+        return Draw(data, _aligned((size,), single), noise)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -64,7 +64,8 @@ class GradientEngine(ABC):
             x: inputs, a tensor or nested tensors of shape (batch, ...); the batch dimension may be
                 unknown.
             y: labels, likewise.
-            mask: float32 of shape (batch,): 1 for an example, 0 for padding.
+            mask: float32 of shape (batch,): what an example's clipped gradient is multiplied with;
+                0 for padding, otherwise m for all.
             l2_norm_clip: scalar float32, the bound C.
             sample_weight: float32 of shape (batch,); None is 1 for all.
 
@@ -72,13 +73,13 @@ class GradientEngine(ABC):
             One tensor per `model.trainable_variables`, in their order and shapes, float32 or, for
             float64 models, float64.
 
-        **Guarantee**: adding or removing one example changes the result by at most C in L2 norm
+        **Guarantee**: adding or removing one example changes the result by at most m C in L2 norm
         over all tensors together (up to float32 rounding of the sum itself).
 
         | example | contributes |
         |---|---|
-        | gradient g, norm at most C | g |
-        | gradient g, norm above C | g scaled to norm C or a hair below |
+        | gradient g, norm at most C | m g |
+        | gradient g, norm above C | m g scaled to norm m C or a hair below |
         | gradient with NaN or infinity | exactly zero |
         | padding | exactly zero |
         """
@@ -115,15 +116,15 @@ def clip_factors(norms: tf.Tensor, mask: tf.Tensor, l2_norm_clip: tf.Tensor) -> 
 
     Args:
         norms: float64 of shape (batch,), never below the true norms.
-        mask: float32 of shape (batch,).
+        mask: float32 of shape (batch,), 0 for padding.
         l2_norm_clip: scalar.
 
     Returns:
-        float64 of shape (batch,), at most 1; zero for padding and where a norm is not finite.
+        float64 of shape (batch,), at most the mask; zero where a norm is not finite.
     """
     bound = tf.cast(l2_norm_clip, tf.float64) * _BELOW
     counted = tf.math.is_finite(norms) & (mask > 0)
-    return tf.where(counted, tf.minimum(bound / norms, 1.0), 0.0)
+    return tf.where(counted, tf.minimum(bound / norms, 1.0) * tf.cast(mask, tf.float64), 0.0)
 
 
 def get_engine(name: str) -> type[GradientEngine]:

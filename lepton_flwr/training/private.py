@@ -267,17 +267,18 @@ class PrivateTrainer:
 
         privacy = self.privacy
         expected = privacy.sampling_probability * num_records
-        settings = tf.constant([privacy.l2_norm_clip, 1 / expected], tf.float32)
+        l2_norm_clip = tf.constant(privacy.l2_norm_clip, tf.float32)
         source = DrawSource(
             data,
             num_records,
             privacy.sampling_probability,
             privacy.truncated_batch_size,
-            1 if self.physical_batch_size is None else self.physical_batch_size,
-            sum(math.prod(v.shape) for v in self.model.trainable_variables),
-            privacy.noise_multiplier * privacy.l2_norm_clip / expected,
-            self._sampling,
-            self._noise,
+            multiple_of=1 if self.physical_batch_size is None else self.physical_batch_size,
+            factor=1 / expected,
+            shapes=[tuple(v.shape) for v in self.model.trainable_variables],
+            stddev=privacy.noise_multiplier * privacy.l2_norm_clip / expected,
+            sampling=self._sampling,
+            noise=self._noise,
         )
         if fresh_optimizer:
             reset_optimizer(self.model)
@@ -289,7 +290,7 @@ class PrivateTrainer:
             def one_step() -> None:
                 draw = next(draws)
                 self.steps_taken += 1  # before the release, which may fail half-way
-                step.run(draw, settings, self.physical_batch_size)
+                step.run(draw, l2_norm_clip, self.physical_batch_size)
 
             return run_epochs(
                 self.model,

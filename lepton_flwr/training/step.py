@@ -1,6 +1,5 @@
 """The compiled parts of a private step: the clipped sum of a batch, and its noised release."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,22 +27,22 @@ class CompiledStep:
     clipped_sum: Callable[..., list[tf.Tensor]]
     release: Callable[..., None]
 
-    def run(self, draw: Draw, settings: tf.Tensor, piece: int | None) -> None:
+    def run(self, draw: Draw, l2_norm_clip: tf.Tensor, piece: int | None) -> None:
         """One private step.
 
         Args:
-            draw: the batch, and noise that is scaled for the mean.
-            settings: float32: clip norm, and one over the expected batch size.
+            draw: the batch, masked by one over its expected size, and noise scaled for the mean.
+            l2_norm_clip: float32.
             piece: rows computed at a time; None takes all at once.
         """
         if piece is None or draw.mask.size <= piece:
-            self.at_once(*draw.data, draw.mask, draw.noise, settings)
+            self.at_once(*draw.data, draw.mask, l2_norm_clip, draw.noise)
             return
         total: list[tf.Tensor] | None = None
         for data, mask in draw.pieces(piece):
-            sums = self.clipped_sum(*data, mask, settings)
+            sums = self.clipped_sum(*data, mask, l2_norm_clip)
             total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
-        self.release(total, draw.noise, settings)
+        self.release(total, draw.noise)
 
 
 def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> CompiledStep:
@@ -61,19 +60,15 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
     summed = engine.verified(x, y, weights)
     model = engine.model
     variables = model.trainable_variables
-    sizes = [math.prod(v.shape) for v in variables]
     penalised = any(v.regularizer is not None for v in variables)
 
-    def clipped_sum(x: Any, y: Any, weights: Any, mask: Any, settings: Any) -> list[tf.Tensor]:
-        sums: list[tf.Tensor] = summed(x, y, mask, settings[0], weights)
+    def clipped_sum(x: Any, y: Any, weights: Any, mask: Any, clip: Any) -> list[tf.Tensor]:
+        sums: list[tf.Tensor] = summed(x, y, mask, clip, weights)
         return sums
 
-    def release(sums: Sequence[tf.Tensor], noise: tf.Tensor, settings: tf.Tensor) -> None:
-        draws = tf.split(noise, sizes)
+    def release(sums: Sequence[tf.Tensor], noise: Sequence[tf.Tensor]) -> None:
         gradients = [
-            total * tf.cast(settings[1], total.dtype)
-            + tf.cast(tf.reshape(draw, v.shape), total.dtype)
-            for total, draw, v in zip(sums, draws, variables, strict=True)
+            total + tf.cast(draw, total.dtype) for total, draw in zip(sums, noise, strict=True)
         ]
         if penalised:  # penalties tell of weights, which are released already
             with tf.GradientTape() as tape:
@@ -83,13 +78,12 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
         cast = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
         _apply(model.optimizer, cast, variables)
 
-    def at_once(x: Any, y: Any, weights: Any, mask: Any, *released: Any) -> None:
-        noise, settings = released
-        release(clipped_sum(x, y, weights, mask, settings), noise, settings)
+    def at_once(x: Any, y: Any, weights: Any, *rest: Any) -> None:
+        mask, clip, noise = rest
+        release(clipped_sum(x, y, weights, mask, clip), noise)
 
-    mask = tf.TensorSpec([None], tf.float32)
-    flat = tf.TensorSpec([sum(sizes)], tf.float32)
-    settings = tf.TensorSpec([2], tf.float32)
+    mask, clip = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
+    noise = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
     sums = [tf.TensorSpec(v.shape, wide(v.value).dtype) for v in variables]
 
     def compiled(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
@@ -97,9 +91,9 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
         return made
 
     return CompiledStep(
-        at_once=compiled(at_once, x, y, weights, mask, flat, settings),
-        clipped_sum=compiled(clipped_sum, x, y, weights, mask, settings),
-        release=compiled(release, sums, flat, settings),
+        at_once=compiled(at_once, x, y, weights, mask, clip, noise),
+        clipped_sum=compiled(clipped_sum, x, y, weights, mask, clip),
+        release=compiled(release, sums, noise),
     )
 
 
