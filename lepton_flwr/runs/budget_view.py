@@ -90,7 +90,7 @@ def draw(ledger: Ledger, delta: float, limit: float | None) -> bytes:
                     where="post",
                     marker="o",
                     color=colors[number % len(colors)],
-                    label=f"one {unit.value} of {dataset[:8]}: {spent(known[-1][1])}",
+                    label=f"one {unit.value} ({dataset[:8]}): {spent(known[-1][1])}",
                 )
                 drawn += 1
         if limit is not None:
