@@ -142,9 +142,9 @@ class DiscreteLaplace:
 
     def dp_event(self) -> Any:
         """As dp-accounting's `DpEvent`."""
-        import dp_accounting as dp
+        from dp_accounting import dp_event  # which the package does not lift
 
-        return dp.DiscreteLaplaceDpEvent(1 / self.scale, self.sensitivity)
+        return dp_event.DiscreteLaplaceDpEvent(1 / self.scale, self.sensitivity)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,8 @@ SHOWN = 20  # newest releases in the table
 def tables(ledger: Ledger, delta: float, limit: float | None) -> list[Table]:
     """What was spent of each data set, and the newest releases."""
     entries = ledger.history()
-    totals = Table(box=None, padding=(0, 3, 1, 0), title_justify="left")
-    for column in (
-        "hides",
-        "data",
-        "releases",
-        f"epsilon ({ACCOUNTANT})",
-        "delta",
-        "left",
-        "as the last",
-    ):
+    totals = Table(box=None, padding=(0, 2, 1, 0))
+    for column in ("hides", "data", "releases", "epsilon", "delta", "left", "that is"):
         totals.add_column(column, no_wrap=True)
     for unit, dataset in scopes(ledger):
         epsilon = ledger.spent(unit, dataset, delta)
@@ -43,20 +35,25 @@ def tables(ledger: Ledger, delta: float, limit: float | None) -> list[Table]:
                 if (charge.unit, charge.dataset) == (unit, dataset)
             )
             count_left = ledger.remaining([last], {unit: (Limit(limit, delta),)})
-            more = f"{count_left} more" if count_left < MOST else f"{MOST} more or over"
+            more = f"{count_left} like the last" if count_left < MOST else f"over {MOST}"
         totals.add_row(
-            f"one {unit.value}", dataset[:16], str(count), spent(epsilon), f"{delta:g}", left, more
+            f"one {unit.value}", dataset[:8], str(count), spent(epsilon), f"{delta:g}", left, more
         )
-    newest = Table(box=None, padding=(0, 3, 0, 0))
-    for column in ("number", "time", "for", "charges", "state"):
-        newest.add_column(column, no_wrap=column != "charges")
+    newest = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        caption=f"epsilon by {ACCOUNTANT}; what is reserved counts as spent",
+        caption_justify="left",
+    )
+    for column in ("no", "time", "for", "released", "state"):
+        newest.add_column(column, no_wrap=column in ("no", "time"))
     for entry in entries[-SHOWN:]:
         newest.add_row(
             str(entry.number),
-            f"{datetime.fromtimestamp(entry.time).astimezone():%Y-%m-%d %H:%M:%S}",
+            f"{datetime.fromtimestamp(entry.time).astimezone():%Y-%m-%d %H:%M}",
             entry.run,
-            "; ".join(f"{c.unit.value}: {describe(c.event)}" for c in entry.charges),
-            "committed" if entry.committed else "reserved, counts as spent",
+            "\n".join(f"{c.unit.value}: {describe(c.event)}" for c in entry.charges),
+            "committed" if entry.committed else "reserved",
         )
     return [totals, newest]
 
@@ -71,7 +68,7 @@ def describe(event: Any) -> str:
     if isinstance(event, SampledGaussian):
         sampled = f", q {event.sampling_probability:g}" if event.sampling_probability < 1 else ""
         times = f"{event.steps_per_round} x " if event.steps_per_round > 1 else ""
-        return f"{times}Gaussian, noise {event.noise_multiplier:.4g}{sampled}"
+        return f"{times}Gaussian {event.noise_multiplier:.4g}{sampled}"
     values = ", ".join(f"{name} {value:.4g}" for name, value in vars(event).items())
     return f"{type(event).__name__} {values}".strip()
 
@@ -93,7 +90,7 @@ def draw(ledger: Ledger, delta: float, limit: float | None) -> bytes:
                     where="post",
                     marker="o",
                     color=colors[number % len(colors)],
-                    label=f"one {unit.value} of {dataset[:8]}: {spent(known[-1][1])}",
+                    label=f"one {unit.value} ({dataset[:8]}): {spent(known[-1][1])}",
                 )
                 drawn += 1
         if limit is not None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lepton_flwr import _files as files
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import OutputError
-from lepton_flwr.runs import events, files
+from lepton_flwr.runs import events
 from lepton_flwr.runs.folder import RunFolder
 
 resource = pytest.importorskip("resource")
