@@ -164,9 +164,10 @@ class PrivateTrainer:
         batch_size: float,
         epochs: float,
         l2_norm_clip: float,
+        static_shape: bool = False,
         **options: Any,
     ) -> Self:
-        """A trainer whose noise is calibrated to a budget, with batches of one static shape.
+        """A trainer whose noise is calibrated to a budget.
 
         Args:
             model: as above.
@@ -177,6 +178,9 @@ class PrivateTrainer:
             epochs: expected passes over the data, n / batch_size steps each, in all calls of
                 `fit` together.
             l2_norm_clip: bound of one example's gradient.
+            static_shape: cut batches, so rarely that epsilon without would be at most one per cent
+                lower, and pad all to one shape: about five standard deviations above their
+                expected size. Without it batches have one of few shapes, and less padding.
             **options: `engine`, `physical_batch_size`, `noise`, `sampling` as above.
 
         Raises:
@@ -187,16 +191,16 @@ class PrivateTrainer:
         check.finite("epochs", epochs, above=0)
         q = batch_size / num_records
         steps = math.ceil(epochs * steps_per_epoch(q))
-        untruncated = accounting.calibrate(epsilon, delta, q, steps)
-        size = None
-        if q < 1:
-            size = accounting.suggest_batch_size(
-                SampledGaussian(untruncated, q, 1), num_records, delta, steps
-            )
-        privacy = RecordPrivacy(l2_norm_clip, untruncated, q, size)
-        cut = privacy.mechanism(num_records).truncation_probability
-        noise = accounting.calibrate(epsilon, delta, q, steps, truncation_probability=cut)
-        return cls(model, replace(privacy, noise_multiplier=noise), budget=budget, **options)
+        noise = accounting.calibrate(epsilon, delta, q, steps)
+        privacy = RecordPrivacy(l2_norm_clip, noise, q)
+        if static_shape and q < 1:
+            uncut = SampledGaussian(noise, q, 1)
+            size = accounting.suggest_batch_size(uncut, num_records, delta, steps)
+            privacy = replace(privacy, truncated_batch_size=size)
+            cut = privacy.mechanism(num_records).truncation_probability
+            noise = accounting.calibrate(epsilon, delta, q, steps, truncation_probability=cut)
+            privacy = replace(privacy, noise_multiplier=noise)
+        return cls(model, privacy, budget=budget, **options)
 
     def epsilon(self, delta: float | None = None, num_records: int | None = None) -> float:
         """What the steps taken so far have spent, by the PLD accountant.

@@ -29,6 +29,7 @@ def trainer_of(epochs=3, **options):
         batch_size=20,
         epochs=epochs,
         l2_norm_clip=0.5,
+        static_shape=True,
         **options,
     )
 
