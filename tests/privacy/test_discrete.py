@@ -83,8 +83,8 @@ def test_the_low_bits_of_wide_noise_are_uniform():
 def test_within_a_run_of_the_coarse_table_the_probability_still_falls():
     """Runs of 4,096 numbers, a 256th of the deviation: the lower half is a little likelier.
 
-    Weighted by where the run begins, by width / (4 stddev) E z^2 = 1/1024. False alarms: 1e-6. Without rejection it
-    would be 0, six standard errors away.
+    Weighted by where the run begins, by width / (4 stddev) E z^2 = 1/1024. False alarms: 1e-6.
+    Without rejection it would be 0, six standard errors away.
     """
     n, stddev, width = 40, 2.0**20, 4096
     noise = DiscreteGaussianNoise(stddev, stream(11))
