@@ -103,7 +103,7 @@ def _locked(method: Callable[Concatenate["Ledger", P], T]) -> Callable[Concatena
     """One thread at a time: what is read from the file is added up once."""
 
     @functools.wraps(method)
-    def locked(self: "Ledger", *args: P.args, **kwargs: P.kwargs) -> T:
+    def locked(self: "Ledger", /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self._lock:
             return method(self, *args, **kwargs)
 
