@@ -7,13 +7,14 @@ misses one that did.
 
 import functools
 import json
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from lepton_flwr import _validate as check
 from lepton_flwr.crypto.digest import digest, field
@@ -28,6 +29,9 @@ MOST = 4096  # repetitions that are looked ahead
 _DATASET = "lepton/ledger/dataset/v1"
 _ALLOWANCE = "lepton/ledger/allowance/v1"
 _DAY = 86_400 * 10**9
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,17 @@ class Entry:
     committed: bool
 
 
+def _locked(method: Callable[Concatenate["Ledger", P], T]) -> Callable[Concatenate["Ledger", P], T]:
+    """One thread at a time: what is read from the file is added up once."""
+
+    @functools.wraps(method)
+    def locked(self: "Ledger", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class Ledger:
     """An open ledger, shared safely by threads and processes.
 
@@ -112,6 +127,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, head: Path | None = None) -> None:
+        self._lock = threading.RLock()
         self._chain = Chain(path, head)
         self._entries: dict[int, tuple[Row, str, tuple[Charge, ...]]] = {}
         self._committed: set[int] = set()
@@ -148,6 +164,7 @@ class Ledger:
         """
         return digest(_DATASET, self._chain.salt, content_digest).hex()[:32]
 
+    @_locked
     def reserve(self, charges: Sequence[Charge], limits: "Limits", run: str = "") -> int:
         """Charge for releases that are about to happen, all of them or none.
 
@@ -182,6 +199,7 @@ class Ledger:
         self._chain.anchor()
         return number
 
+    @_locked
     def commit(self, number: int) -> None:
         """Note that what was reserved has happened.
 
@@ -195,6 +213,7 @@ class Ledger:
                 raise LedgerError(f"reservation {number}: expected one that is not committed")
             self._chain.append(json.dumps({"action": "commit", "of": number}, sort_keys=True))
 
+    @_locked
     def remaining(self, charges: Sequence[Charge], limits: "Limits") -> int:
         """How many more times, up to 4096, `charges` could be reserved one after the other."""
         self._refresh()
@@ -206,6 +225,7 @@ class Ledger:
                 least = min(least, max(self._allowance(counts, charge.event, limit) - before, 0))
         return least
 
+    @_locked
     def history(self) -> list[Entry]:
         """All reservations, in order."""
         self._refresh()
@@ -214,6 +234,7 @@ class Ledger:
             for number, (row, run, charges) in self._entries.items()
         ]
 
+    @_locked
     def spent(
         self, unit: Unit, dataset: str, delta: float, also: Iterable[tuple[Event, int]] = ()
     ) -> float:
@@ -221,6 +242,7 @@ class Ledger:
         self._refresh()
         return losses.epsilon([*self._totals.get((unit, dataset), {}).items(), *also], delta)
 
+    @_locked
     def export(self, delta: float) -> dict[str, Any]:
         """Everything in plain values that JSON can hold."""
         entries = self.history()

@@ -79,6 +79,26 @@ def test_the_low_bits_of_wide_noise_are_uniform():
         assert ((counts - 10_000) ** 2 / 10_000).sum() < chi2.isf(1e-6, 63)
 
 
+@pytest.mark.slow
+def test_within_a_run_of_the_coarse_table_the_probability_still_falls():
+    """Runs of 4,096 numbers, a 256th of the deviation: the lower half is a little likelier.
+
+    Weighted by where the run begins, by width / (4 stddev) E z^2 = 1/1024. False alarms: 1e-6.
+    Without rejection it would be 0, six standard errors away.
+    """
+    n, stddev, width = 40, 2.0**20, 4096
+    noise = DiscreteGaussianNoise(stddev, stream(11))
+    assert 2**noise._shift == width
+    total = 0.0
+    for _ in range(n):
+        size = np.abs(noise.draw(1_000_000))
+        run, lower = size // width, (size % width) < width // 2
+        total += float(np.where(lower, run, -run).sum()) * width / stddev
+    error = 1 / math.sqrt(n * 1e6)
+    assert abs(total / (n * 1e6) - 1 / 1024) < norm.isf(5e-7) * error
+    assert 6 * error < 1 / 1024
+
+
 def test_draws_are_independent_of_their_neighbours():
     """Correlations at lags 1, 2 and one chunk; false alarms: 3e-6."""
     n = 500_000

@@ -459,6 +459,25 @@ def test_files_are_private_to_their_owner(path, book):
 # Shared, and killed
 
 
+def test_what_another_process_spends_after_the_first_look_is_seen_under_the_lock(path, book):
+    """The first pass, without the lock, sees a budget that is gone when the lock is had."""
+    check = book._check
+    passes = []
+
+    def overtaken(charges, limits):
+        result = check(charges, limits)
+        passes.append(charges)
+        if len(passes) == 1:
+            with Ledger(path) as other:
+                spend(other, most_within(0.5), 0.5)
+        return result
+
+    book._check = overtaken
+    with pytest.raises(BudgetError):
+        book.reserve([charge(book)], limits(0.5))
+    assert len(book.history()) == most_within(0.5)
+
+
 def test_threads_cannot_jointly_overspend(path, book):
     allowed = most_within(1.5)
     done = []
