@@ -17,6 +17,7 @@ import keras
 
 from lepton_flwr._files import replace
 from lepton_flwr.errors import ConfigError, DataError
+from lepton_flwr.training.record_privacy import RecordPrivacy, StepBudget
 
 if TYPE_CHECKING:
     from lepton_flwr.training.private import PrivateTrainer
@@ -69,8 +70,6 @@ def save(trainer: "PrivateTrainer", path: Path) -> None:
 
 def load(trainer_class: type[T], path: Path, *, custom_objects: Any = None, **options: Any) -> T:
     """Read a trainer; see `PrivateTrainer.load`."""
-    from lepton_flwr.training.private import RecordPrivacy, StepBudget
-
     state = _state(path)
     try:
         if state["version"] != VERSION:

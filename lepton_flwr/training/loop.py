@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import DataError
-from lepton_flwr.training.engine import input_specs
+from lepton_flwr.training.model_checks import input_specs
 
 _KEPT = "_lepton_kept"
 _INITIAL = "_lepton_initial"

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
-from lepton_flwr.training.engine import seed_states
 from lepton_flwr.training.loop import as_arrays, batch_specs, cached, reset_optimizer, run_epochs
+from lepton_flwr.training.model_checks import seed_states
 
 
 class PlainTrainer:

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from lepton_flwr.training.contributions import wide
-from lepton_flwr.training.engine import GradientEngine, clip_factors, seed_states
+from lepton_flwr.training.engine import GradientEngine, clip_factors
 from lepton_flwr.training.losses import one_loss
+from lepton_flwr.training.model_checks import seed_states
 
 
 class VectorizedEngine(GradientEngine):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.training.bookkeeping import BookkeepingEngine
 from lepton_flwr.training.contributions import Lookup, Outer, Summed, combined, squares
-from lepton_flwr.training.engine import input_specs
+from lepton_flwr.training.model_checks import input_specs
 
 layers = keras.layers
 ROWS = 6
