@@ -555,4 +555,4 @@ def test_killed_before_every_line_of_its_code_it_has_lost_nothing(tmp_path):
 def test_killed_a_thousand_times_it_has_lost_nothing(tmp_path):
     told = kill(tmp_path, "--kills", "1000")
     assert (told["kills"], told["undercounted"]) == (1000, 0)
-    assert told["releases"] > 500
+    assert told["releases"] > 100
