@@ -152,7 +152,7 @@ def draw(results: Sequence[tuple[Setting, Result]], path: Path) -> None:
     for axis, (setting, result) in zip(axes[0], results, strict=True):
         epochs = np.arange(1, result.epsilons.size + 1)
         axis.plot(epochs, 100 * result.accuracies.T, color="C0", alpha=0.25, linewidth=1)
-        axis.plot(epochs, 100 * result.accuracies.mean(axis=0), color="C0", label="accuracy")
+        axis.plot(epochs, 100 * result.accuracies.mean(axis=0), ".-", color="C0", label="accuracy")
         axis.axhline(setting.published_accuracy, color="C0", linestyle=":", label="published")
         axis.set(
             xlabel="epoch",
@@ -161,7 +161,7 @@ def draw(results: Sequence[tuple[Setting, Result]], path: Path) -> None:
             title=f"noise {setting.noise_multiplier:g}, clip {setting.l2_norm_clip:g}",
         )
         right = axis.twinx()
-        right.plot(epochs, result.epsilons, color="C1", label="epsilon (PLD)")
+        right.plot(epochs, result.epsilons, ".-", color="C1", label="epsilon (PLD)")
         right.plot(setting.epochs, setting.published_epsilon, "x", color="C1", label="published")
         right.set_ylabel(f"epsilon at delta {DELTA:g}")
         right.set_ylim(bottom=0)
