@@ -69,8 +69,11 @@ class BookkeepingEngine(GradientEngine):
         return self._other.clipped_sum(x, y, mask, l2_norm_clip, sample_weight)
 
     def _fall_back(self, error: UnsupportedError) -> VectorizedEngine:
-        self.fallback = str(error)
-        log.warning("per-example gradients by tf.vectorized_map, which is slower: %s", error)
+        inner = error.__context__  # Keras tells an error of a layer's call anew, with its arguments
+        self.fallback = str(inner if isinstance(inner, UnsupportedError) else error)
+        log.warning(
+            "per-example gradients by tf.vectorized_map, which is slower: %s", self.fallback
+        )
         return VectorizedEngine(self.model)
 
     def _clip(

@@ -44,16 +44,23 @@ def squares(values: tf.Tensor) -> tf.Tensor:
     """
     values = wide(values)
     ulp, tiny = _PRECISION[values.dtype]
-    count = math.prod(values.shape[1:])
-    return _row_sums(tf.square(values)) * (1 + (_BLOCK + 2) * ulp) + count * tiny
+    return _row_sums(tf.square(values)) * (1 + (_BLOCK + 2) * ulp) + _entries(values) * tiny
 
 
 def _row_sums(values: tf.Tensor) -> tf.Tensor:
     """Per-example sums, float64 of shape (batch,); at most 64 are added in their own type."""
+    if not values.shape[1:].is_fully_defined():
+        rows = tf.reshape(tf.cast(values, tf.float64), [tf.shape(values)[0], -1])
+        return tf.reduce_sum(rows, axis=1)
     count = math.prod(values.shape[1:])
     block = max(size for size in range(1, _BLOCK + 1) if count % size == 0)
     blocks = tf.reshape(values, [-1, count // block, block])
     return tf.reduce_sum(tf.cast(tf.reduce_sum(blocks, axis=2), tf.float64), axis=1)
+
+
+def _entries(values: tf.Tensor) -> tf.Tensor:
+    """Entries of one example, float64."""
+    return tf.cast(tf.reduce_prod(tf.shape(values)[1:]), tf.float64)
 
 
 class Contribution(ABC):
@@ -171,8 +178,7 @@ class Outer(Contribution):
         entries = a.shape[-1] + g.shape[-1] + _BLOCK + 4
         ulp, tiny = _PRECISION[a.dtype]
         worst = _row_sums(tf.square(tf.reduce_sum(lengths, axis=-1, keepdims=True)))
-        positions = math.prod(a.shape[1:-1])
-        floor = positions**2 * entries * tiny
+        floor = _entries(a[..., :1]) ** 2 * entries * tiny
         return tf.maximum(_row_sums(products), 0.0) + 1.01 * entries * ulp * worst + floor
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
@@ -238,9 +244,18 @@ class Lookup(Contribution):
 
     def squared_norms(self) -> tf.Tensor:
         """See `Contribution`. Gradients of equal ids are added before they are squared."""
-        rows, examples = self._merged()
-        per_row = squares(rows)
-        return tf.math.unsorted_segment_sum(per_row, examples, tf.shape(self.g)[0])
+        batch, positions = tf.unstack(tf.shape(self.ids))
+        order = tf.argsort(self.ids, axis=1, stable=True)
+        ids = tf.gather(self.ids, order, batch_dims=1)
+        g = tf.gather(wide(self.g), order, batch_dims=1)
+        new = tf.pad(ids[:, 1:] != ids[:, :-1], [[0, 0], [1, 0]])
+        slots = tf.cumsum(tf.cast(new, tf.int32), axis=1) + positions * tf.range(batch)[:, None]
+        width = self.g.shape[-1]
+        rows = tf.math.unsorted_segment_sum(
+            tf.reshape(g, [-1, width]), tf.reshape(slots, [-1]), batch * positions
+        )
+        count = -1 if self.g.shape[1] is None else self.g.shape[1]
+        return squares(tf.reshape(rows, [batch, count, width]))
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         """See `Contribution`."""
@@ -263,18 +278,6 @@ class Lookup(Contribution):
         """See `Contribution`."""
         g, scale = _unit(self.g)
         return replace(self, g=g), scale
-
-    def _merged(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Per example and id the sum of gradients, and which example it is of."""
-        batch, positions = tf.unstack(tf.shape(self.ids))
-        order = tf.argsort(self.ids, axis=1, stable=True)
-        ids = tf.gather(self.ids, order, batch_dims=1)
-        g = tf.gather(wide(self.g), order, batch_dims=1)
-        first = tf.concat([tf.ones([batch, 1], tf.bool), ids[:, 1:] != ids[:, :-1]], axis=1)
-        segments = tf.cumsum(tf.cast(tf.reshape(first, [-1]), tf.int32)) - 1
-        rows = tf.math.segment_sum(tf.reshape(g, [-1, self.g.shape[-1]]), segments)
-        examples = tf.boolean_mask(tf.repeat(tf.range(batch), positions), tf.reshape(first, [-1]))
-        return rows, examples
 
 
 def combined(parts: Sequence[Contribution]) -> Contribution:

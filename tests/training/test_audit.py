@@ -25,7 +25,7 @@ from lepton_flwr.training.audit import SPREAD, SUM, audit_training
 from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 from lepton_flwr.training.vectorized import VectorizedEngine
 
-ENGINES = ("vectorized", "tensorflow-privacy")
+ENGINES = ("bookkeeping", "vectorized", "tensorflow-privacy")
 DELTA = 1e-5
 FAR = np.float32(1e9)  # a label that no prediction passes: the loss keeps its slope of one
 CANARIES = 800  # and as many features without one

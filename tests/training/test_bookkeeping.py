@@ -110,7 +110,18 @@ def over_time():
     return model, normal(4, 5, 3), normal(4, 5, 2)
 
 
+def any_length():
+    words = keras.Input((None,), dtype="int32")
+    hidden = layers.LSTM(3, return_sequences=True)(layers.Embedding(9, 4)(words))
+    hidden = layers.LayerNormalization()(hidden + layers.MultiHeadAttention(1, 3)(hidden, hidden))
+    pooled = layers.GlobalAveragePooling1D()(layers.Dense(5, "relu")(hidden))
+    model = keras.Model(words, layers.Dense(1)(pooled))
+    model.compile("sgd", "mse")
+    return model, ids(7), normal(1)
+
+
 WHOLE = [
+    any_length,
     attention,
     shared_layer,
     two_outputs,
@@ -244,6 +255,14 @@ def test_a_loss_across_the_batch_sees_one_row_and_is_harmless():
     model, _, _ = nested_models()
     model.compile("sgd", lambda y, p: (p - keras.ops.mean(p, axis=0)) ** 2 + (p - y) ** 2)
     BookkeepingEngine(model).verified(input_specs(model), tf.TensorSpec([None, 1]), ())
+
+
+def test_images_of_any_size_are_vectorised():
+    model = keras.Sequential([keras.Input((None, None, 2)), layers.Conv2D(2, 3)])
+    model.compile("sgd", "mse")
+    engine = BookkeepingEngine(model)
+    engine.verified(input_specs(model), tf.TensorSpec([None, 6, 6, 2], tf.float32), ())
+    assert engine.fallback == "a convolution over space of unknown size"
 
 
 def test_layers_within_a_row_are_not_refused():

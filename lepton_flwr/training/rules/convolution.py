@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lepton_flwr.training.capture import Parts, Site
+from lepton_flwr.training.capture import Parts, Site, UnsupportedError
 from lepton_flwr.training.contributions import Outer
 from lepton_flwr.training.measure import fastest
 from lepton_flwr.training.rules import biases, register
@@ -37,8 +37,13 @@ def patches(
 
     Returns:
         Shape (batch, positions, cells of the kernel, channels).
+
+    Raises:
+        UnsupportedError: an axis of space has no known size.
     """
     space, channels = x.shape[1:-1], x.shape[-1]
+    if not space.is_fully_defined():
+        raise UnsupportedError("a convolution over space of unknown size")
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
     if padding == "causal":
         x = tf.pad(x, [[0, 0], [reach[0], 0], [0, 0]])
