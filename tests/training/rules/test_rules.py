@@ -203,6 +203,24 @@ def test_both_ways_to_patches_agree_with_the_loop(oracle, monkeypatch, way):
     check(oracle, lambda: [layers.Conv2D(4, (3, 2), strides=(2, 1), padding="same")], (6, 7, 2))
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_convolutions_by_products_of_patches_agree_with_the_loop(oracle, monkeypatch, padding):
+    chosen = []
+
+    def multiply(key, ways, *like):
+        chosen.append("multiply" in ways)
+        return "multiply" if "multiply" in ways else next(iter(ways))
+
+    monkeypatch.setattr("lepton_flwr.training.rules.convolution.fastest", multiply)
+
+    def stack():
+        first = layers.Conv2D(3, (3, 2), strides=(2, 1), padding=padding, activation="tanh")
+        return [layers.Dense(2, "tanh"), first, layers.Conv2D(2, 2, use_bias=False)]
+
+    check(oracle, stack, (7, 8, 2))
+    assert any(chosen)
+
+
 @st.composite
 def convolutions(draw):
     rank = draw(st.integers(1, 3))
