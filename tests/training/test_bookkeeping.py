@@ -120,7 +120,19 @@ def any_length():
     return model, ids(7), normal(1)
 
 
+def started_recurrences():
+    sequence, start = keras.Input((5, 3)), keras.Input((4,))
+    hidden, *states = layers.LSTM(4, return_sequences=True, return_state=True)(
+        sequence, initial_state=[layers.Dense(4)(start), layers.Dense(4)(start)]
+    )
+    last = layers.GRU(4)(hidden, initial_state=states[1])
+    model = keras.Model([sequence, start], layers.Dense(1)(layers.concatenate([last, states[0]])))
+    model.compile("sgd", "mse")
+    return model, [normal(5, 3), normal(4)], normal(1)
+
+
 WHOLE = [
+    started_recurrences,
     any_length,
     attention,
     shared_layer,

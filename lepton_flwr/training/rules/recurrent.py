@@ -22,19 +22,22 @@ Step = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor], 
 
 
 class _Cell:
-    """A cell whose outputs carry the state that it started from, and what else a rule needs."""
+    """A cell whose outputs carry what else a rule needs, and the state before if it is asked to."""
 
-    def __init__(self, step: Step, state_size: list[int], num_outputs: int, dtype: str) -> None:
+    def __init__(self, step: Step, layer: Any, *, with_state: bool, extra: int) -> None:
+        sizes = layer.cell.state_size
         self.step = step
-        self.state_size = state_size
-        self.output_size = num_outputs
-        self.compute_dtype = dtype
+        self.with_state = with_state
+        self.state_size = list(sizes) if isinstance(sizes, list | tuple) else [sizes]
+        self.output_size = (1 + with_state + extra) * layer.units
+        self.compute_dtype = layer.compute_dtype
 
     def __call__(
         self, inputs: tf.Tensor, states: list[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         output, after, extra = self.step(inputs, list(states))
-        return tf.concat([output, states[0], *extra], axis=-1), after
+        parts = [output, *extra, *([states[0]] if self.with_state else [])]
+        return (output if len(parts) == 1 else tf.concat(parts, axis=-1)), after
 
     call = __call__
 
@@ -53,11 +56,9 @@ def _run(
     """
     layer = site.layer
     units = layer.units
-    sizes = layer.cell.state_size
-    sizes = list(sizes) if isinstance(sizes, list | tuple) else [sizes]
-    cell = _Cell(step, sizes, (2 + extra) * units, layer.compute_dtype)
+    masked = mask is not None  # then the state before a step need not be the output before it
     loop = layers.RNN(
-        cell,
+        _Cell(step, layer, with_state=masked, extra=extra),
         return_sequences=True,
         return_state=True,
         unroll=layer.unroll,
@@ -65,9 +66,19 @@ def _run(
         dtype=layer.dtype_policy,
     )
     sequences, *states = loop.call(projected, initial_state=initial_state, mask=mask)
-    outputs = sequences[..., :units] if layer.return_sequences else sequences[:, -1, :units]
-    before = tf.stop_gradient(sequences[..., units : 2 * units])
-    kept = tf.stop_gradient(sequences[..., 2 * units :])
+    seen = tf.stop_gradient(sequences)
+    kept = seen[..., units : (1 + extra) * units]
+    if masked:
+        before = seen[..., -units:]
+    else:
+        first = tf.zeros_like(seen[:, 0, :units])
+        if initial_state is not None:
+            first = tf.cast(tf.nest.flatten(initial_state)[0], first.dtype)
+        before = tf.concat([tf.stop_gradient(first)[:, tf.newaxis], seen[:, :-1, :units]], axis=1)
+    if layer.return_sequences:
+        outputs = sequences[..., :units]
+    else:
+        outputs = sequences[:, -1, :units] if masked else states[0]
     return ((outputs, *states) if layer.return_state else outputs), before, kept
 
 
