@@ -100,7 +100,8 @@ class ClientSession:
     each other participant at most one of (share of its seed, share of its mask key), only after
     the threshold of participants vouched for the same survivors, and nothing that depends on its
     vector but one masked copy of it. On a sparse graph the threshold is one of neighbours, and up
-    to a tenth of the clients may be corrupt; see `degree` for what that leaves.
+    to a tenth of the clients may be corrupt; see `degree` for what that leaves. What an active
+    server may get there instead of one sum is in docs/secure-aggregation.md.
 
     Args:
         state: what the session knows.

@@ -18,7 +18,8 @@ class ClientFloors:
     """A device's floors: the table `[secagg]` of its policy.
 
     Attributes:
-        min_survivors: fewest clients, itself included, whose sum it takes part in.
+        min_survivors: fewest clients, itself included, whose sum it takes part in; up to 128
+            clients whatever the server does, above only if it follows the protocol.
         min_clients: fewest clients that may open a session with it.
         min_threshold: fewest holders of its secrets that it takes to reveal one.
         sparse: whether it takes part in sessions of more than 128 clients, whose graph withstands a
