@@ -287,6 +287,8 @@ class Chain:
             raise LedgerError(f"{self.path.name}: {error}: expected a writable ledger") from None
         except sqlite3.DatabaseError as error:
             raise LedgerCorruptError(f"{self.path.name}: damaged: {error}") from None
+        except UnicodeDecodeError:  # SQLite tells of a damaged schema in the damaged words
+            raise LedgerCorruptError(f"{self.path.name}: damaged: text that is not UTF-8") from None
         except OSError as error:
             raise LedgerError(f"{self.path.name}: {error.strerror}") from None
 

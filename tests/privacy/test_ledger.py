@@ -347,6 +347,15 @@ def test_damaged_bytes_are_refused_or_change_nothing(path, tmp_path):
     assert noticed > 5
 
 
+def test_a_schema_that_is_no_text_is_refused(path):
+    with Ledger(path) as book:
+        spend(book, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"CREATE TABLE", b"CREATE \xcdABLE"))
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger(path)
+
+
 def test_a_file_that_is_no_ledger_is_refused(path):
     for content in (b"", b"hello" * 1000):
         path.write_bytes(content)
