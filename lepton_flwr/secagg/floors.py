@@ -59,13 +59,16 @@ class ClientFloors:
     def from_table(cls, table: Mapping[str, Any], min_survivors: int) -> "ClientFloors":
         """Read the policy's table; `min_survivors` stands at the policy's top.
 
+        `sparse` must be asked for: on a sparse graph `min_survivors` does not hold against every
+        server.
+
         Raises:
             ConfigError: an unknown key, or a value out of its range.
         """
         keys = [name for name in cls.__dataclass_fields__ if name != "min_survivors"]
         if not isinstance(table, Mapping) or not set(table) <= set(keys):
             raise ConfigError(f"secagg: expected a table with no more than {', '.join(keys)}")
-        return cls(min_survivors=min_survivors, **table)
+        return cls(min_survivors=min_survivors, **{"sparse": False, **table})
 
     def check(self, config: SessionConfig) -> None:
         """Refuse a session before any key is made.
@@ -94,7 +97,7 @@ class ClientFloors:
         if graph.size > MAX_COMPLETE and not self.sparse:
             raise FloorError(
                 f"{graph.size} clients: this device's policy asks for the complete graph, so for "
-                f"at most {MAX_COMPLETE}"
+                f"at most {MAX_COMPLETE}; sparse = true under [secagg] allows more"
             )
 
     @staticmethod

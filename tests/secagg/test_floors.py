@@ -26,7 +26,7 @@ def test_a_policy_file_says_all_floors(tmp_path):
 def test_what_a_policy_leaves_out_is_the_default(tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text("min_survivors = 20\n")
-    assert Policy.read(path).floors == ClientFloors(min_survivors=20)
+    assert Policy.read(path).floors == ClientFloors(min_survivors=20, sparse=False)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,8 @@ def test_a_session_at_the_floors_is_accepted(federation):
 def test_a_graph_below_a_floor_is_refused(floors, size, text):
     with pytest.raises(FloorError, match=text):
         floors.check_graph(Graph(bytes(32), size))
+
+
+def test_a_device_takes_part_in_a_sparse_graph_only_if_its_policy_says_so():
+    assert not ClientFloors.from_table({}, 5).sparse
+    assert ClientFloors.from_table({"sparse": True}, 5).sparse
