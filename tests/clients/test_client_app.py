@@ -38,9 +38,7 @@ def test_its_floors_are_those_of_the_devices_policy(tmp_path):
     assert _participant(context).floors == ClientFloors(min_survivors=4, sparse=False)
     policy = folder / "policy.toml"
     policy.write_text("min_survivors = 5\n[secagg]\nmin_clients = 9\nsparse = false\n")
-    assert _participant(context).floors == ClientFloors(
-        5, min_clients=9, sparse=False
-    )
+    assert _participant(context).floors == ClientFloors(5, min_clients=9, sparse=False)
     # A policy that cannot be read as it was meant closes the device.
     policy.write_text("min_survivors = 5\n[secagg]\nsparce = false\n")
     with pytest.raises(PolicyError):
