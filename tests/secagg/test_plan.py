@@ -56,10 +56,10 @@ def test_above_it_is_a_matter_of_chance():
     assert plan(1_000, 10, corrupt=0.0).security_bits == math.inf
 
 
-def test_seconds_grow_with_the_work():
-    small, large = plan(50, 1_000).seconds, plan(50, 4_000_000).seconds
-    assert 0 < small["masks"] < large["masks"] / 100
-    assert min(small.values()) > 0
+def test_seconds_are_told_for_every_part_of_the_work():
+    parts = plan(50, 1_000).seconds
+    assert {"masks"} < set(parts)
+    assert all(math.isfinite(seconds) and seconds > 0 for seconds in parts.values())
 
 
 def test_the_fixed_point_keeps_its_margin():
