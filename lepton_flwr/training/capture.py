@@ -119,7 +119,7 @@ def per_example(
     """
     variables = model.trainable_variables
     taps: list[_Tap] = []
-    with tf.GradientTape(persistent=False) as tape:
+    with tf.GradientTape() as tape:
         with (
             keras.StatelessScope(collect_losses=True) as scope,
             _rules_in_place(rules, tape, taps),

@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from lepton_flwr.training import tensorflow_privacy
-from lepton_flwr.training.engine import clip_factors
 from lepton_flwr.training.losses import one_loss
 from lepton_flwr.training.vectorized import VectorizedEngine
 
@@ -55,12 +54,7 @@ class TensorFlowPrivacyEngine(VectorizedEngine):
         weight = tf.ones_like(mask) if sample_weight is None else sample_weight
         example = ((x, seeds), (y, weight))
         _, _, clipped = tf.vectorized_map(dp_model._compute_per_example_grads, example)
-
-        norms = tf.sqrt(tf.add_n([_squares(g) for g in clipped]))
-        finite = tf.math.is_finite(norms)
-        factor = tf.cast(clip_factors(norms, mask, l2_norm_clip), tf.float32)
-        kept = [tf.where(_as_rows(finite, g), g, 0.0) for g in clipped]
-        return [tf.reduce_sum(g * _as_rows(factor, g), axis=0) for g in kept]
+        return self._sum_clipped(clipped, mask, l2_norm_clip)
 
 
 def _on_keras_3(dp_keras_model: ModuleType) -> Callable[..., Any]:
@@ -121,14 +115,3 @@ class _Single:
 
     def __getitem__(self, _: None) -> Any:
         return tf.nest.map_structure(lambda part: part[tf.newaxis], self.parts)
-
-
-def _squares(rows: tf.Tensor) -> tf.Tensor:
-    """Squared norm of each row, float64 of shape (batch,)."""
-    flat = tf.reshape(rows, [tf.shape(rows)[0], -1])
-    return tf.reduce_sum(tf.square(tf.cast(flat, tf.float64)), axis=1)
-
-
-def _as_rows(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Shape (batch,) made to broadcast against (batch, ...)."""
-    return tf.reshape(values, [-1] + [1] * (rows.shape.rank - 1))

@@ -1,6 +1,7 @@
 """Per-example gradients by `tf.vectorized_map`: any model, any loss."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -37,6 +38,12 @@ class VectorizedEngine(GradientEngine):
         seeds = self._example_seeds(tf.shape(mask)[0])
         weights = () if sample_weight is None else (sample_weight,)
         gradients = tf.vectorized_map(self._example_gradient, (x, y, seeds, weights))
+        return self._sum_clipped(gradients, mask, l2_norm_clip)
+
+    def _sum_clipped(
+        self, gradients: Sequence[tf.Tensor], mask: tf.Tensor, l2_norm_clip: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Clip and add up gradients of shape (batch, *variable shape), one for each variable."""
         shapes = [variable.shape for variable in self.model.trainable_variables]
         rows = [tf.reshape(g, [-1, math.prod(s)]) for g, s in zip(gradients, shapes, strict=True)]
 
