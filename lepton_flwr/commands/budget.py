@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_flwr.cli_errors import one_line_errors
+from lepton_flwr.commands.errors import one_line_errors
 
 app = typer.Typer(rich_markup_mode="rich")
 

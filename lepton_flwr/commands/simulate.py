@@ -1,0 +1,78 @@
+"""`lepton simulate` and `lepton scenarios`."""
+
+from lepton_flwr.commands.errors import one_line_errors
+from lepton_flwr.commands.options import (
+    Assignments,
+    ClientEpsilon,
+    Clients,
+    ConfigFile,
+    Debug,
+    Epsilon,
+    LedgerFolder,
+    NoDP,
+    Out,
+    Rounds,
+    Scenario,
+    Seed,
+)
+
+
+def simulate(
+    scenario: Scenario = None,
+    *,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    epsilon: Epsilon = None,
+    client_epsilon: ClientEpsilon = None,
+    no_dp: NoDP = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    out: Out = None,
+    ledger: LedgerFolder = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Run a federation on this machine and leave a folder with its results.
+
+    `lepton scenarios` lists what SCENARIO can be; transport if not given.
+
+    Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
+    """
+    with one_line_errors(debug):
+        from lepton_flwr.runs.settings import resolve
+
+        settings = resolve(
+            scenario,
+            config=config,
+            clients=clients,
+            rounds=rounds,
+            epsilon=epsilon,
+            client_epsilon=client_epsilon,
+            no_dp=no_dp,
+            seed=seed,
+            assignments=assignments or (),
+        )
+        from lepton_flwr.runs.progress import print_summary
+        from simulations import runner
+
+        print_summary(runner.simulate(settings, out, debug, ledger))
+
+
+def scenarios() -> None:
+    """List the scenarios.
+
+    Example: lepton scenarios
+    """
+    with one_line_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from lepton_flwr.data.scenarios import SCENARIOS
+
+        table = Table(box=None, padding=(0, 3, 1, 0))
+        table.add_column("scenario", style="bold", no_wrap=True)
+        table.add_column("title")
+        table.add_column("data, label and clients")
+        for scenario in SCENARIOS.values():
+            table.add_row(scenario.name, scenario.title, scenario.description)
+        Console().print(table)
