@@ -2,8 +2,10 @@
 
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
-accepts), `policy.toml` (what a server may ask) and `data.npz`. Anything missing, malformed or
-open to changes by other users is refused. Its ledger, `ledger.db`, is made when it first trains.
+accepts), `policy.toml` (what a server may ask) and `data.npz`. In place of `data.npz` it may hold
+`data.npz.lepton` (the same rows encrypted), `data.key` (what opens them) and `data.sha256` (what
+names them in the ledger). Anything missing, malformed or open to changes by other users is
+refused. Its ledger, `ledger.db`, is made when it first trains.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -31,12 +34,16 @@ from lepton_flwr.secagg.graph import MAX_COMPLETE
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
+    from lepton_flwr.data.sealed import SealedClient
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
 ROSTER_FILE = "roster.pem"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
+SEALED_FILE = "data.npz.lepton"
+DATA_KEY_FILE = "data.key"
+DIGEST_FILE = "data.sha256"
 ACTIONS = ("train", "evaluate")
 
 
@@ -208,9 +215,13 @@ class Device:
     def data_digest(self) -> bytes:
         """SHA-256 of the data's file: names the data before any of it is read as data.
 
+        Encrypted data has its name in `data.sha256`: it stays the same when it is encrypted anew.
+
         Raises:
-            DataError: the file is missing.
+            DataError: the file is missing or malformed.
         """
+        if self._sealed:
+            return _read_digest(self.folder / DIGEST_FILE)
         try:
             with (self.folder / DATA_FILE).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
@@ -222,10 +233,29 @@ class Device:
 
         Raises:
             DataError: the file is missing or malformed.
+            EnvelopeError: encrypted data was altered, or is not for this device's key.
+            KeyFileError: the key of encrypted data is missing or open to other users.
         """
         from lepton_flwr.data.federated import ClientData
+        from lepton_flwr.data.sealed import open_rows
 
+        if self._sealed:
+            key = DecryptionKey.load(self.folder / DATA_KEY_FILE)
+            return open_rows((self.folder / SEALED_FILE).read_bytes(), key)
         return ClientData.load(self.folder / DATA_FILE)
+
+    @property
+    def _sealed(self) -> bool:
+        return os.path.lexists(self.folder / SEALED_FILE)
+
+
+def _read_digest(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(re.fullmatch("([0-9a-f]{64})\n?", path.read_text("ascii"))[1])  # type: ignore[index]
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror}: names encrypted data") from None
+    except (TypeError, ValueError):
+        raise DataError(f"{path.name}: expected 64 hexadecimal digits") from None
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:
@@ -267,7 +297,7 @@ def node_folder(root: Path, number: int) -> Path:
 
 def provision(
     root: Path,
-    data: "Sequence[ClientData]",
+    data: "Sequence[ClientData | SealedClient]",
     *,
     min_survivors: int,
     spending: PrivacyPolicy | None = None,
@@ -279,7 +309,7 @@ def provision(
 
     Args:
         root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each.
+        data: one device's data each; what is encrypted stays so on disk.
         min_survivors: what every device's policy says.
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
@@ -295,7 +325,7 @@ def provision(
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
-    names: Counter[str] = Counter()
+    names: Counter[bytes] = Counter()
     # Who runs all devices runs the server as well, and need not be kept from its own sums.
     secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
@@ -313,14 +343,13 @@ def provision(
             folder.mkdir(mode=0o700)
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
-            rows.save(folder / DATA_FILE)
+            named = _place(rows, folder)
             own = spending
             if ledgers is not None:
                 ledgers.mkdir(mode=0o700, parents=True, exist_ok=True)
-                name = hashlib.sha256((folder / DATA_FILE).read_bytes()).hexdigest()[:32]
-                names[name] += 1  # two devices with the same rows are still two
-                name += f"-{names[name]}" if names[name] > 1 else ""
-                own = replace(spending, ledger=str(ledgers.resolve() / f"{name}.db"))
+                names[named] += 1
+                path = ledger_path(ledgers, named, names[named])
+                own = replace(spending, ledger=str(path.resolve()))
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
@@ -329,6 +358,31 @@ def provision(
     except OSError as error:
         raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
     return folders
+
+
+def ledger_path(ledgers: Path, data_digest: bytes, number: int = 1) -> Path:
+    """The ledger of a simulated device.
+
+    Args:
+        ledgers: the folder of all of them.
+        data_digest: names its data, 32 bytes.
+        number: two devices with the same rows are still two: 1 is the first of them.
+    """
+    suffix = f"-{number}" if number > 1 else ""
+    return ledgers / f"{data_digest.hex()[:32]}{suffix}.db"
+
+
+def _place(rows: "ClientData | SealedClient", folder: Path) -> bytes:
+    """Put a device's rows into its folder; return the digest that names them."""
+    from lepton_flwr.data.sealed import SealedClient
+
+    if not isinstance(rows, SealedClient):
+        rows.save(folder / DATA_FILE)
+        return hashlib.sha256((folder / DATA_FILE).read_bytes()).digest()
+    write_private(folder / SEALED_FILE, rows.content)
+    write_private(folder / DIGEST_FILE, f"{rows.digest.hex()}\n".encode())
+    rows.key.save(folder / DATA_KEY_FILE)
+    return rows.digest
 
 
 def _check_private(path: Path) -> None:

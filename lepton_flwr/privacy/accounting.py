@@ -3,12 +3,14 @@
 import bisect
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
+    Event,
     Neighbours,
     SampledGaussian,
     Unit,
@@ -78,19 +80,29 @@ def calibrate(
     truncation_probability: float = 0.0,
     sensitivity_factor: float = 1.0,
     neighbours: Neighbours = Neighbours.ADD_OR_REMOVE_ONE,
+    beside: Iterable[tuple[Event, int]] = (),
 ) -> float:
     """The smallest noise multiplier, to one part in a thousand, that keeps `steps` in budget.
 
-    The keyword arguments are those of `SampledGaussian`.
+    The keyword arguments are those of `SampledGaussian`, and `beside`: other releases of the same
+    data, each so many times, which the budget pays for as well.
 
     Returns:
-        A noise multiplier of at least 0.1 whose `epsilon_of` is at most `epsilon`, never above.
+        A noise multiplier of at least 0.1 for which all of them together spend at most `epsilon`.
 
     Raises:
         ConfigError: an argument is out of range, or no noise multiplier up to 1e5 suffices.
+        BudgetError: the releases beside it have spent the budget.
     """
     check.finite("epsilon", epsilon, above=0)
+    check.finite("delta", delta, at_least=SMALLEST_DELTA, below=1)
     check.integer("steps", steps, at_least=1)
+    others = list(beside)
+    if others and losses.epsilon(others, delta) >= epsilon:
+        raise BudgetError(
+            f"epsilon={epsilon:g} with delta={delta:g}: other releases of the same data have spent "
+            "it; raise epsilon"
+        )
     mechanism = SampledGaussian(
         1.0,
         sampling_probability,
@@ -102,7 +114,7 @@ def calibrate(
 
     def enough(noise_multiplier: float) -> bool:
         noisy = replace(mechanism, noise_multiplier=noise_multiplier)
-        return epsilon_of(noisy, delta, steps) <= epsilon
+        return losses.epsilon([*others, (noisy, steps)], delta) <= epsilon
 
     high = 1.0
     while not enough(high):

@@ -22,7 +22,7 @@ class PrivacyStatement:
         rounds: rounds spent.
         accountant: how epsilon was computed.
         assumptions: what must hold, each a clause that can follow "assuming that".
-        epsilon_before: what other runs had spent of the same data before; `epsilon` covers it.
+        epsilon_before: what other releases had spent of the same data before; `epsilon` covers it.
     """
 
     unit: Unit
@@ -45,8 +45,6 @@ class PrivacyStatement:
         """The sampling that the accountant was told of, in words."""
         q, cut = self.mechanism.sampling_probability, self.mechanism.truncation_probability
         text = f"Poisson sampling with probability {q:g}" if q < 1 else "no sampling"
-        if self.epsilon_before > 0:
-            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier runs had spent"
         return text + (f", cut to a fixed size with probability {cut:.2g} at most" if cut else "")
 
     def sentence(self) -> str:
@@ -61,7 +59,7 @@ class PrivacyStatement:
             f"with noise multiplier {self.mechanism.noise_multiplier:g}{over} and {self.sampling}"
         )
         if self.epsilon_before > 0:
-            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier runs had spent"
+            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier releases had spent"
         return text + (
             f", assuming that {' and '.join(self.assumptions)}." if self.assumptions else "."
         )
