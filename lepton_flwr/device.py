@@ -251,11 +251,14 @@ class Device:
 
 def _read_digest(path: Path) -> bytes:
     try:
-        return bytes.fromhex(re.fullmatch("([0-9a-f]{64})\n?", path.read_text("ascii"))[1])  # type: ignore[index]
+        found = re.fullmatch("([0-9a-f]{64})\n?", path.read_text(encoding="ascii"))
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror}: names encrypted data") from None
-    except (TypeError, ValueError):
-        raise DataError(f"{path.name}: expected 64 hexadecimal digits") from None
+    except UnicodeDecodeError:
+        found = None
+    if found is None:
+        raise DataError(f"{path.name}: expected 64 hexadecimal digits")
+    return bytes.fromhex(found[1])
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:

@@ -40,6 +40,21 @@ NODES_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What rows are that belong to no scenario.
+
+    Attributes:
+        title: in a few words.
+        digest: names all of them together in the server's ledger, 32 bytes.
+        promises: sentences on how their privacy was protected before any training.
+    """
+
+    title: str
+    digest: bytes
+    promises: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Federation:
     """What the server knows beside Flower's grid.
 
@@ -49,6 +64,7 @@ class Federation:
         members: the roster.
         title: the scenario in a few words.
         ledgers: folder of the server's ledger, made if missing.
+        origin: what the rows are, where the scenario does not say it.
     """
 
     config: RunConfig
@@ -56,6 +72,7 @@ class Federation:
     members: Members
     title: str
     ledgers: Path
+    origin: Origin | None = None
 
 
 def federate(
@@ -74,9 +91,9 @@ def federate(
         RunInterruptedError: `stop` was set.
     """
     config = with_noise(with_floor(federation.config))
-    with contextlib.closing(
-        Budgets.open(federation.ledgers, config, f"{config.scenario} {datetime.now():%F %T}")
-    ) as budgets:
+    run = f"{config.scenario} {datetime.now():%F %T}"
+    population = federation.origin.digest if federation.origin is not None else None
+    with contextlib.closing(Budgets.open(federation.ledgers, config, run, population)) as budgets:
         _federate(grid, replace(federation, config=config), budgets, observer, stop)
 
 
@@ -98,13 +115,14 @@ def _federate(
             scenario_title=federation.title,
             clients=clients,
             num_parameters=sum(weight.size for weight in weights),
-            guarantee=_guarantees(config, budgets, affordable),
+            guarantee=_guarantees(federation, budgets, affordable),
             noise_multiplier_record=privacy.record.noise_multiplier
             if privacy.record.enabled
             else None,
             noise_multiplier_client=privacy.client.noise_multiplier
             if privacy.client.enabled
             else None,
+            private_inputs=bool(federation.origin is not None and federation.origin.promises),
         )
     )
     reason = "failed"
@@ -248,8 +266,10 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
         time.sleep(0.1)
 
 
-def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, ...]:
+def _guarantees(federation: Federation, budgets: Budgets, rounds: int) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
+    config = federation.config
+    promises = federation.origin.promises if federation.origin is not None else ()
     clients = config.clients or 0
     share = "a third" if clients <= MAX_COMPLETE else "a tenth"
     sentences = [
@@ -276,7 +296,8 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"
         sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    if not budgets.budgets:
+    sentences += promises
+    if not budgets.budgets and not promises:
         sentences.append(
             "No differential privacy: what the model has learnt of single records or clients is "
             "not bounded."

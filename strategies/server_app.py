@@ -21,6 +21,7 @@ from lepton_flwr.config import ModelConfig, RunConfig, nest
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -29,7 +30,7 @@ from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
-from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
+from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate, with_floor
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -58,7 +59,7 @@ def observers(
     return kept, Observers([kept, ProgressBar()])
 
 
-def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
+def with_data(config: RunConfig, data: FederatedData | SealedData) -> RunConfig:
     """Fill in what the data says: the clients, the rows' shape and the classes."""
     model = ModelConfig(data.input_shape, data.num_classes)
     return with_floor(replace(config, clients=len(data.clients), model=model))
@@ -75,17 +76,18 @@ def serve(  # noqa: PLR0917
     grid: Grid,
     run_id: int,
     config: RunConfig,
-    data: FederatedData,
+    data: FederatedData | SealedData,
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers), observer, stop)
+        federate(grid, _federation(config, roster, ledgers, origin), observer, stop)
 
 
 def spending_policy(config: RunConfig) -> PrivacyPolicy:
@@ -98,7 +100,7 @@ def spending_policy(config: RunConfig) -> PrivacyPolicy:
 
 @contextmanager
 def _devices(
-    run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
+    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
     root = simulated_root(run_id)
     try:
@@ -145,9 +147,11 @@ def main(grid: Grid, context: Context) -> None:
     federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
 
 
-def _federation(config: RunConfig, roster: Roster, ledgers: Path) -> Federation:
-    title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers)
+def _federation(
+    config: RunConfig, roster: Roster, ledgers: Path, origin: Origin | None = None
+) -> Federation:
+    title = scenarios.get(config.scenario).title if origin is None else origin.title
+    return Federation(config, describe_model(config), roster, title, ledgers, origin)
 
 
 def _read(path: Path) -> bytes:

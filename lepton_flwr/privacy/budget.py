@@ -59,7 +59,7 @@ class PrivacyStatement:
             f"with noise multiplier {self.mechanism.noise_multiplier:g}{over} and {self.sampling}"
         )
         if self.epsilon_before > 0:
-            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier releases had spent"
+            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier releases spent"
         return text + (
             f", assuming that {' and '.join(self.assumptions)}." if self.assumptions else "."
         )

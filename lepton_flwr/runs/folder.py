@@ -40,7 +40,8 @@ class RunFolder:
         config: the resolved configuration; `lepton simulate --config` repeats the run from it.
         out: folder that holds the runs; None is `runs`.
         folder: a folder that `new_folder` made, instead of a new one below `out`.
-        save_model: writes weights (float arrays in the model's order) as a `.keras` file.
+        save_model: writes weights (float arrays in the model's order) as a `.keras` file; None
+            keeps no model.
 
     Attributes:
         path: the folder, `<time>-<scenario>`, not there before.
@@ -53,7 +54,7 @@ class RunFolder:
         self,
         config: RunConfig,
         *,
-        save_model: SaveModel,
+        save_model: SaveModel | None,
         out: Path | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -91,9 +92,9 @@ class RunFolder:
         write_atomic(self.path / "metrics.csv", text.getvalue().encode())
         self._records.append(record)
         self._times.append(time.time())
-        model = self.path / "model.keras"
-        if record.status == "ok" or not model.exists():
-            replace(model, lambda beside: self._save_model(weights, beside))
+        model, save = self.path / "model.keras", self._save_model
+        if save is not None and (record.status == "ok" or not model.exists()):
+            replace(model, lambda beside: save(weights, beside))
 
     def run_ended(self, end: RunEnd) -> None:
         """Write the summary, the plots, the report and TensorBoard's events.
