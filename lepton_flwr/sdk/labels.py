@@ -40,7 +40,8 @@ class TextLabels(np.ndarray):
     @property
     def text(self) -> np.ndarray:
         """The texts, an array of str of the same shape."""
-        return np.array(self.names, dtype=str)[np.asarray(self)]
+        texts: np.ndarray = np.array(self.names, dtype=str)[np.asarray(self)]
+        return texts
 
     def __eq__(self, other: Any) -> Any:
         mine, theirs = self._comparable(other)
@@ -50,7 +51,7 @@ class TextLabels(np.ndarray):
         mine, theirs = self._comparable(other)
         return mine != theirs
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def _comparable(self, other: Any) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(other, TextLabels):
@@ -123,10 +124,11 @@ class Labels:
         return cls(kind, tuple(values)), np.array([place[item] for item in items], dtype=np.int32)
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
-        """Labels of classes, int (n,): numbers and truth values as they were, texts as `TextLabels`."""
+        """Labels of classes, int (n,), as they were; texts as `TextLabels`."""
         if self.kind == "text":
             return TextLabels(classes, self.values)
-        return np.array(self.values)[classes]
+        labels: np.ndarray = self.array[classes]
+        return labels
 
     @property
     def array(self) -> np.ndarray:

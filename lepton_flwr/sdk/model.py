@@ -117,7 +117,7 @@ class LearntModel:
         }
         content = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
-        arrays = {f"weight-{i}": weight for i, weight in enumerate(self.weights)}
+        arrays: dict[str, Any] = {f"weight-{i}": w for i, w in enumerate(self.weights)}
         np.savez(buffer, **{_ABOUT: content, **arrays})
         return buffer.getvalue()
 

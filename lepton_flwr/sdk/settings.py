@@ -66,7 +66,9 @@ class Settings:
                 f'partition={self.partition!r}, by={self.by!r}: expected partition="natural" with '
                 "by, the column whose values are the participants, or neither"
             )
-        if self.by is not None and (isinstance(self.by, bool) or not isinstance(self.by, str | int)):
+        if self.by is not None and (
+            isinstance(self.by, bool) or not isinstance(self.by, str | int)
+        ):
             raise ConfigError(f"by={self.by!r}: expected a column's name or position")
         check.finite("alpha", self.alpha, above=0)
         check.finite("test_fraction", self.test_fraction, above=0, at_most=0.5)
@@ -122,7 +124,7 @@ class Settings:
         """The delta that was chosen, or a tenth of one over the rows, at most 1e-5."""
         if self.delta is not None:
             return self.delta
-        return min(LARGEST_DELTA, 10 ** math.floor(math.log10(0.1 / num_rows)))
+        return min(LARGEST_DELTA, 10.0 ** math.floor(math.log10(0.1 / num_rows)))
 
 
 def _check_model(model: Any) -> None:
