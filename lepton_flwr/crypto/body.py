@@ -56,8 +56,7 @@ def encrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         SourceChangedError: the source is shorter or longer.
     """
     cipher, nonces = _cipher(body, data_key)
-    plain = memoryview(bytearray(1 << body.chunk_bits))
-    sealed = memoryview(bytearray(len(plain) + TAG_BYTES))
+    plain, sealed = _buffers(body)
     for number, length in _chunks(body):
         part = plain[:length]
         if _fill(source, part) < length:
@@ -80,8 +79,7 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         TrailingBytesError: there is more.
     """
     cipher, nonces = _cipher(body, data_key)
-    plain = memoryview(bytearray(1 << body.chunk_bits))
-    sealed = memoryview(bytearray(len(plain) + TAG_BYTES))
+    plain, sealed = _buffers(body)
     for number, length in _chunks(body):
         part = sealed[: length + TAG_BYTES]
         if _fill(source, part) < len(part):
@@ -99,6 +97,11 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         write(target, plain[:length])
     if source.read(1):
         raise TrailingBytesError(f"bytes after the last of {body.num_chunks} chunks")
+
+
+def _buffers(body: Body) -> tuple[memoryview, memoryview]:
+    length = min(1 << body.chunk_bits, body.plaintext_bytes)
+    return memoryview(bytearray(length)), memoryview(bytearray(length + TAG_BYTES))
 
 
 def _cipher(body: Body, data_key: bytes) -> tuple[AESGCM, Callable[[int], bytes]]:

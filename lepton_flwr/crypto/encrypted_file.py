@@ -259,7 +259,7 @@ def _opened(path: Path) -> Iterator[tuple[io.FileIO, int]]:
 
 def _replace(target: Path, write: Callable[[io.FileIO], None], mode: int, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(target):
-        raise OutputError(f"{target}: exists; choose another name or ask for it to be replaced")
+        raise OutputError(f"{target}: exists; choose another name, or --force replaces it")
 
     def make(beside: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
