@@ -16,6 +16,7 @@ the server, `devices/NAME/` for each device:
 | `roster.pem`, `revoked.crl` | both | whom secure aggregation accepts, and whom no longer |
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.certificates import certified_key, parse_der
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.private_keys import is_protected
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
 from lepton_flwr.crypto.register import Issued, Register
 from lepton_flwr.crypto.revocation import LIST_FILE, LIST_LIFETIME, locked
 from lepton_flwr.crypto.tls import ServerCredentials, TlsAuthority, create_server_credentials
@@ -75,7 +76,7 @@ class Keyring:
     ) -> None:
         self.folder = folder
         self.register = Register.read(folder / AUTHORITY / REGISTER_FILE)
-        self._passphrase = passphrase
+        self._passphrase = passphrase or os.environ.get(ENVIRONMENT_VARIABLE)
         self._now = now
         self._loaded: dict[int, Authority] = {}
 
@@ -223,7 +224,7 @@ class Keyring:
             self._authority()  # a wrong passphrase ends here, and the new key gets the same one
             number = former.generations[-1] + 1
             shutil.rmtree(self._vault / f"ca-{number}", ignore_errors=True)  # what a crash left
-            secret = self._passphrase if self._is_protected() else None
+            secret = self._passphrase if is_protected(self.key_file) else None
             new = _new_authority(self._vault, number, former.name, secret, self._now())
             self._loaded[number] = new
             made = [
@@ -260,6 +261,11 @@ class Keyring:
                 shutil.rmtree(self._vault / f"ca-{number}")
 
     @property
+    def key_file(self) -> Path:
+        """The key of the authority that issues."""
+        return self._vault / f"ca-{self.register.generations[-1]}" / authorities.KEY_FILE
+
+    @property
     def _vault(self) -> Path:
         return self.folder / AUTHORITY
 
@@ -274,10 +280,6 @@ class Keyring:
         if number not in self._loaded:  # opening a protected key takes a quarter of a second
             self._loaded[number] = Authority.load(self._vault / f"ca-{number}", self._passphrase)
         return self._loaded[number]
-
-    def _is_protected(self) -> bool:
-        newest = self._vault / f"ca-{self.register.generations[-1]}"
-        return is_protected(newest / authorities.KEY_FILE)
 
     def _known(self, name: str) -> None:
         if not self.register.current(name):
