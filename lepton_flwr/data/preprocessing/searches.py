@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from lepton_flwr import _validate as check
+from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
 from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
 from lepton_flwr.data.preprocessing.questions import (
@@ -27,7 +28,6 @@ from lepton_flwr.data.preprocessing.questions import (
 from lepton_flwr.data.preprocessing.support import cover, support, threshold
 from lepton_flwr.errors import DataError
 
-IMPUTE = ("mean", "median")
 PRIVATE_BINS, EXACT_BINS = 64, 1024
 PRIVATE_HASH_BITS = 10
 EXACT_HASH_BITS = (12, 9, 9, 9, 9)  # 48 in all
