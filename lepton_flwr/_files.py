@@ -1,6 +1,7 @@
 """Files that are either the former whole or the new whole, never half of one."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
-    beside = path.with_name(f".partial-{path.name}")
+    # A name of its own for each writer, or one would rename what another has half written.
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     with output_errors(path):
         try:
             write(beside)
