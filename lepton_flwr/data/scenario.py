@@ -7,6 +7,7 @@ from typing import Any
 from lepton_flwr._validate import choice
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.tables import FederatedTables
 
 MODELS = ("mlp", "cnn")
 
@@ -21,7 +22,8 @@ class Scenario:
         description: one or two sentences: data, source, label, what a client is.
         model: the kind of model, "mlp" or "cnn".
         load: reads the rows and divides them, by `clients`, `seed` and `data` of a configuration.
-            It is the only part that imports pandas or scikit-learn.
+            It is the only part that imports pandas or scikit-learn. Tables are to be preprocessed
+            by federated statistics first, which the budget pays for.
         defaults: settings that differ from `RunConfig`'s own, as nested tables.
     """
 
@@ -29,7 +31,7 @@ class Scenario:
     title: str
     description: str
     model: str
-    load: Callable[[RunConfig], FederatedData]
+    load: Callable[[RunConfig], FederatedData | FederatedTables]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
