@@ -142,9 +142,7 @@ def test_a_key_can_have_a_passphrase(lepton, monkeypatch, tmp_path):
 
 def test_rewrapping_changes_who_can_open(lepton, keys, monkeypatch):
     assert lepton("encrypt", "rows.csv", "--to", "alice.key.pub")[0] == 0
-    code, _, err = lepton(
-        "rewrap", "rows.csv.lepton", "--key", "alice.key", "--to", "bob.key.pub"
-    )
+    code, _, err = lepton("rewrap", "rows.csv.lepton", "--key", "alice.key", "--to", "bob.key.pub")
     assert (code, err) == (0, "")
     code, _, err = lepton("decrypt", "rows.csv.lepton", "--key", "alice.key", "--force")
     assert (code, err.count("\n")) == (3, 1)

@@ -222,6 +222,19 @@ def test_a_source_that_changes_meanwhile_is_refused(folder, change):
     assert names(folder) == ["plain", "sealed"]
 
 
+@pytest.mark.parametrize(("change", "error"), [(-1, TruncatedError), (1, TrailingBytesError)])
+def test_an_encrypted_file_that_changes_meanwhile_is_refused(folder, change, error):
+    sealed = folder / "sealed"
+
+    def write(done, total):
+        os.truncate(sealed, size + change)
+
+    size = sealed.stat().st_size
+    with pytest.raises(error):
+        decrypt_file(sealed, folder / "found", KEY, progress=write)
+    assert names(folder) == ["plain", "sealed"]
+
+
 def test_what_is_no_regular_file_is_refused(folder):
     os.mkfifo(folder / "pipe")
     for source in (folder, Path("/dev/null"), folder / "absent"):

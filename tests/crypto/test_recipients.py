@@ -130,6 +130,7 @@ def test_a_recipients_file_that_cannot_be_read_is_refused(tmp_path):
         ("rsa-3072", b""),
         ("rsa-3072", spki(rsa.generate_private_key(65537, 2048))),
         ("rsa-3072", spki(rsa.generate_private_key(3, 3072))),
+        ("rsa-3072", bytes.fromhex("300c 3005 06032a0304 0303 000000")),  # unknown algorithm
         ("rsa-3072", spki(ec.generate_private_key(ec.SECP256R1()))),
     ],
 )
@@ -240,7 +241,13 @@ def test_rsa_keys_of_other_sizes_are_refused():
     small = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    for private in (small, b"", os.urandom(100)):
+    sealed = rsa.generate_private_key(65537, 3072).private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"x"),
+    )
+    unknown = bytes.fromhex("300f 020100 3005 06032a0304 0403 040100")
+    for private in (small, sealed, unknown, b"", os.urandom(100)):
         with pytest.raises(KeyFileError, match="rsa-3072"):
             DecryptionKey("rsa-3072", private)
 

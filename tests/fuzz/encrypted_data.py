@@ -41,7 +41,7 @@ def small() -> ExitStack:
     stack = ExitStack()
     stack.enter_context(mock.patch.object(bodies, "CHUNK_BITS", 10))
     # What forces files to disk takes longer than all the rest.
-    stack.enter_context(mock.patch.object(_files, "_sync", lambda *_: None))
+    stack.enter_context(mock.patch.object(_files, "_sync"))
     costs = {"MEMORY_KIB": 8, "PASSES": 1, "LANES": 1, "MAX_MEMORY_KIB": MAX_MEMORY_KIB}
     stack.enter_context(mock.patch.multiple(passphrases, **costs))
     return stack
