@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.identity import CertificateError
 from lepton_flwr.crypto.keyring import Keyring
-from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, PassphraseError, protect
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, protect
 from lepton_flwr.crypto.revocation import LIST_FILE, RevocationError, RevokedError
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import (
