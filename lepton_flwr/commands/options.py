@@ -40,4 +40,13 @@ LedgerFolder = Annotated[
         "in the run's folder.",
     ),
 ]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option("--csv", help="Learn from this CSV file of yours, whatever columns it has."),
+]
+Label = Annotated[str | None, typer.Option(help="Its label column. Default: the last.")]
+By = Annotated[
+    str | None,
+    typer.Option(help="Its column whose values are the clients. Default: rows dealt at random."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]

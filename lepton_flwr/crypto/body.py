@@ -60,12 +60,12 @@ def encrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
     for number, length in _chunks(body):
         part = plain[:length]
         if _fill(source, part) < length:
-            raise _changed(body)
+            raise changed(body)
         on_chunk(part)
         cipher.encrypt_into(nonces(number), part, None, sealed[: length + TAG_BYTES])
         write(target, sealed[: length + TAG_BYTES])
     if source.read(1):
-        raise _changed(body)
+        raise changed(body)
 
 
 def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chunk: OnChunk) -> None:
@@ -121,7 +121,8 @@ def _chunks(body: Body) -> Iterator[tuple[int, int]]:
         yield number, min(size, body.plaintext_bytes - number * size)
 
 
-def _changed(body: Body) -> SourceChangedError:
+def changed(body: Body) -> SourceChangedError:
+    """The error of a source that something wrote to meanwhile."""
     return SourceChangedError(
         f"the source had {body.plaintext_bytes} bytes and changed while it was read: encrypt it "
         f"when nothing writes to it"

@@ -129,7 +129,10 @@ def encrypt_file(
 
         def write(out: io.FileIO) -> None:
             bodies.write(out, memoryview(header.encoded))
+            started = os.fstat(file.fileno()).st_mtime_ns
             bodies.encrypt(file, out, body, data_key, watch)
+            if os.fstat(file.fileno()).st_mtime_ns != started:
+                raise bodies.changed(body)
 
         _replace(target, write, 0o666, overwrite)
     return watch.sha256()
@@ -208,6 +211,7 @@ def rewrap_file(path: Path, key: Opener, recipients: Iterable[Sealer]) -> None:
         def write(out: io.FileIO) -> None:
             bodies.write(out, memoryview(new.encoded))
             shutil.copyfileobj(file, out, _COPY_BYTES)
+            bodies.check_length(new.body, out.tell() - len(new.encoded))
 
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         _replace(path, write, mode, overwrite=True)

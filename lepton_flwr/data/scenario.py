@@ -10,6 +10,7 @@ from lepton_flwr._validate import choice
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.schema import Schema
+from lepton_flwr.data.tables import FederatedTables
 from lepton_flwr.errors import DataError
 
 MODELS = ("mlp", "cnn")
@@ -73,16 +74,17 @@ class Scenario:
         description: one or two sentences: data, source, label, what a client is.
         model: the kind of model, "mlp" or "cnn".
         load: reads the rows and divides them, by `clients`, `seed` and `data` of a configuration.
-            It is the only part that imports pandas or scikit-learn.
-        table: how other tables of its kind become rows; None where rows are not a table's.
+            It is the only part that imports pandas or scikit-learn. Tables are to be preprocessed
+            by federated statistics first, which the budget pays for.
         defaults: settings that differ from `RunConfig`'s own, as nested tables.
+        table: how other tables of its kind become rows; None where no column is known beforehand.
     """
 
     name: str
     title: str
     description: str
     model: str
-    load: Callable[[RunConfig], FederatedData]
+    load: Callable[[RunConfig], FederatedData | FederatedTables]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     table: Tabular | None = None
 

@@ -3,12 +3,14 @@
 import bisect
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
+    Event,
     Neighbours,
     SampledGaussian,
     Unit,
@@ -78,10 +80,12 @@ def calibrate(
     truncation_probability: float = 0.0,
     sensitivity_factor: float = 1.0,
     neighbours: Neighbours = Neighbours.ADD_OR_REMOVE_ONE,
+    also: Sequence[tuple[Event, int]] = (),
 ) -> float:
     """The smallest noise multiplier, to one part in a thousand, that keeps `steps` in budget.
 
-    The keyword arguments are those of `SampledGaussian`.
+    The keyword arguments are those of `SampledGaussian`; `also` are other releases, each so many
+    times, that the same budget pays for.
 
     Returns:
         A noise multiplier of at least 0.1 whose `epsilon_of` is at most `epsilon`, never above.
@@ -90,6 +94,7 @@ def calibrate(
         ConfigError: an argument is out of range, or no noise multiplier up to 1e5 suffices.
     """
     check.finite("epsilon", epsilon, above=0)
+    check.finite("delta", delta, at_least=SMALLEST_DELTA, below=1)
     check.integer("steps", steps, at_least=1)
     mechanism = SampledGaussian(
         1.0,
@@ -102,7 +107,7 @@ def calibrate(
 
     def enough(noise_multiplier: float) -> bool:
         noisy = replace(mechanism, noise_multiplier=noise_multiplier)
-        return epsilon_of(noisy, delta, steps) <= epsilon
+        return losses.epsilon([(noisy, steps), *also], delta) <= epsilon
 
     high = 1.0
     while not enough(high):

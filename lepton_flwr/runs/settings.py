@@ -20,6 +20,9 @@ def resolve(
     client_epsilon: float | None = None,
     no_dp: bool = False,
     seed: int | None = None,
+    csv: Path | None = None,
+    label: str | None = None,
+    by: str | None = None,
     assignments: Sequence[str] = (),
 ) -> RunConfig:
     """Layer the settings; later ones win: scenario, file, options, assignments.
@@ -36,6 +39,9 @@ def resolve(
         client_epsilon: most that the run may spend per client.
         no_dp: train without differential privacy at either level.
         seed: of partition, initial weights and data order; never of noise.
+        csv: file of the scenario "csv", which it chooses.
+        label: its label column.
+        by: its column whose values are the clients.
         assignments: texts such as `train.local_steps=20`.
 
     Raises:
@@ -44,9 +50,14 @@ def resolve(
     if no_dp and (epsilon is not None or client_epsilon is not None):
         given = "--epsilon" if epsilon is not None else "--client-epsilon"
         raise ConfigError(f"--no-dp and {given} contradict each other: give one of them")
+    if csv is not None and scenario not in (None, "csv"):
+        raise ConfigError(f"--csv with scenario {scenario}: expected one of them")
     file = read_toml(config) if config is not None else {}
     options: dict[str, Any] = {
-        "scenario": scenario,
+        "scenario": "csv" if csv is not None else scenario,
+        "data.path": str(csv.resolve()) if csv is not None else None,
+        "data.label": label,
+        "data.by": by,
         "clients": clients,
         "rounds": rounds,
         "seed": seed,
