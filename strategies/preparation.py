@@ -67,6 +67,8 @@ def prepare(
     try:
         loaded = scenarios.get(config.scenario).load(config)
         if isinstance(loaded, FederatedData):
+            if loaded.preprocessor is not None:
+                loaded.preprocessor.save(folder / PREPROCESSOR_FILE)
             return Prepared(with_data(with_statistics(config, 0), loaded), loaded, run)
         config = with_floor(replace(config, clients=len(loaded.clients)))
         config = with_noise(with_statistics(config, loaded.releases))
@@ -118,7 +120,7 @@ def ask_statistics(
 
 def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
     """Fill in what the data says: the clients, the rows' shape and the classes."""
-    model = ModelConfig(data.input_shape, data.num_classes)
+    model = ModelConfig(data.input_shape, data.num_classes, data.label, data.classes)
     return with_floor(replace(config, clients=len(data.clients), model=model))
 
 
