@@ -262,6 +262,22 @@ class DPConfig:
 
 
 @dataclass(frozen=True)
+class OutputConfig:
+    """What a run leaves behind.
+
+    Attributes:
+        model_to: recipients, as their files' one line of text, for whom the model is encrypted;
+            empty leaves it in clear.
+    """
+
+    model_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in self.model_to):
+            raise ConfigError("output.model_to: expected a list of recipients' texts")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -284,6 +300,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     secagg: SecAggConfig = field(default_factory=SecAggConfig)
     dp: DPConfig = field(default_factory=DPConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:
         if self.clients is not None:
