@@ -2,10 +2,11 @@
 
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
-accepts), `policy.toml` (what a server may ask) and `data.npz`. In place of `data.npz` it may hold
-`data.npz.lepton` (the same rows encrypted), `data.key` (what opens them) and `data.sha256` (what
-names them in the ledger). Anything missing, malformed or open to changes by other users is
-refused. Its ledger, `ledger.db`, is made when it first trains.
+accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
+`data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
+it). Anything missing, malformed or open to changes by other users is refused. Its ledger,
+`ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
+lists that it has seen.
 """
 
 import hashlib
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lepton_flwr import _validate as check
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
-from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
+from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -38,13 +40,40 @@ if TYPE_CHECKING:
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
-ROSTER_FILE = "roster.pem"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
 SEALED_FILE = "data.npz.lepton"
 DATA_KEY_FILE = "data.key"
-DIGEST_FILE = "data.sha256"
+RECORDS_FILE = "records.sha256"
+WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class RevocationRules:
+    """The table `[revocation]` of a policy: when a device goes on without a recent list.
+
+    Attributes:
+        required: refuse to go on without a list of every authority on the roster.
+        allow_expired: go on with a list after the time when a newer one was due.
+    """
+
+    required: bool = True
+    allow_expired: bool = False
+
+    @classmethod
+    def from_table(cls, table: object) -> Self:
+        """The rules of a table of booleans.
+
+        Raises:
+            ConfigError: it is no table, has an unknown key, or a value is no boolean.
+        """
+        names = list(cls.__dataclass_fields__)
+        if not isinstance(table, Mapping) or not set(table) <= set(names):
+            raise ConfigError(f"[revocation]: expected a table with keys out of {names}")
+        if not all(isinstance(value, bool) for value in table.values()):
+            raise ConfigError("[revocation]: expected true or false")
+        return cls(**table)
 
 
 @dataclass(frozen=True)
@@ -62,6 +91,7 @@ class Policy:
         app_signers: hexadecimal Ed25519 keys whose signature, in `app.sig`, allows code as well.
         privacy: what its data may be spent on; see `PrivacyPolicy`.
         secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
+        revocation: when it goes on without a recent revocation list; see `RevocationRules`.
     """
 
     min_survivors: int
@@ -72,6 +102,7 @@ class Policy:
     app_signers: Sequence[str] = ()
     privacy: Mapping[str, Any] = field(default_factory=dict)
     secagg: Mapping[str, Any] = field(default_factory=dict)
+    revocation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
@@ -87,7 +118,11 @@ class Policy:
             for value in _texts(name, getattr(self, name)):
                 if not re.fullmatch("[0-9a-f]{64}", value):
                     raise ConfigError(f"{name}: {value!r}: expected 64 hexadecimal digits")
-        _ = self.spending, self.floors  # refused here, not in the middle of a run
+        _ = (
+            self.spending,
+            self.floors,
+            self.revocation_rules,
+        )  # refused here, not in the middle of a run
 
     @property
     def spending(self) -> PrivacyPolicy:
@@ -98,6 +133,11 @@ class Policy:
     def floors(self) -> ClientFloors:
         """What it asks of a secure sum."""
         return ClientFloors.from_table(self.secagg, self.min_survivors)
+
+    @property
+    def revocation_rules(self) -> "RevocationRules":
+        """When it goes on without a recent revocation list."""
+        return RevocationRules.from_table(self.revocation)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -153,16 +193,19 @@ class Device:
             PolicyError: the folder, the policy or the roster is missing, malformed, or open to
                 changes by other users.
             KeyFileError: the key is missing, malformed, or open to other users.
-            CertificateError: a certificate is missing, malformed or of the wrong kind.
+            PassphraseError: the key is protected, and `LEPTON_PASSPHRASE` is missing or wrong.
+            CertificateError: a certificate is missing, malformed, of the wrong kind or out of its
+                time, or the device's own is revoked.
+            RevocationError: a revocation list is missing, malformed, of another authority, or
+                older than one that this device has seen.
         """
         for path in (folder, folder / POLICY_FILE, folder / ROSTER_FILE):
             _check_trusted(path)
-        return cls(
-            folder,
-            Identity.load(folder),
-            Roster.of_authority((folder / ROSTER_FILE).read_bytes()),
-            Policy.read(folder / POLICY_FILE),
-        )
+        policy = Policy.read(folder / POLICY_FILE)
+        roster = _roster(folder, policy.revocation_rules)
+        identity = Identity.load(folder)
+        roster.check(identity.certificate)  # or the others would refuse it, one after the other
+        return cls(folder, identity, roster, policy)
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any], run_id: int) -> Self:
@@ -213,20 +256,29 @@ class Device:
         return Ledger(path, Path(spending.ledger_head) if spending.ledger_head else None)
 
     def data_digest(self) -> bytes:
-        """SHA-256 of the data's file: names the data before any of it is read as data.
+        """SHA-256 of the records: names the data before any of it is read as data.
 
-        Encrypted data has its name in `data.sha256`: it stays the same when it is encrypted anew.
+        Of the data's file, unless its features were computed with statistics of all devices: those
+        are noised anew every time, and the records that they were computed from stay the same.
+        `records.sha256` then has their digest.
 
         Raises:
-            DataError: the file is missing or malformed.
+            DataError: the file is missing.
         """
-        if self._sealed:
-            return _read_digest(self.folder / DIGEST_FILE)
+        named = self.folder / RECORDS_FILE
         try:
-            with (self.folder / DATA_FILE).open("rb") as file:
+            if os.path.lexists(named):
+                _check_trusted(named)
+                digest = bytes.fromhex(named.read_text(encoding="ascii"))
+                if len(digest) != hashlib.sha256().digest_size:
+                    raise ValueError
+                return digest
+            with self._data_file.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
+        except ValueError:
+            raise DataError(f"{RECORDS_FILE}: expected 64 hexadecimal digits") from None
 
     def data(self) -> "ClientData":
         """Read the device's data.
@@ -239,26 +291,15 @@ class Device:
         from lepton_flwr.data.federated import ClientData
         from lepton_flwr.data.sealed import open_rows
 
-        if self._sealed:
-            key = DecryptionKey.load(self.folder / DATA_KEY_FILE)
-            return open_rows((self.folder / SEALED_FILE).read_bytes(), key)
-        return ClientData.load(self.folder / DATA_FILE)
+        path = self._data_file
+        if path.name == SEALED_FILE:
+            return open_rows(path.read_bytes(), DecryptionKey.load(self.folder / DATA_KEY_FILE))
+        return ClientData.load(path)
 
     @property
-    def _sealed(self) -> bool:
-        return os.path.lexists(self.folder / SEALED_FILE)
-
-
-def _read_digest(path: Path) -> bytes:
-    try:
-        found = re.fullmatch("([0-9a-f]{64})\n?", path.read_text(encoding="ascii"))
-    except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror}: names encrypted data") from None
-    except UnicodeDecodeError:
-        found = None
-    if found is None:
-        raise DataError(f"{path.name}: expected 64 hexadecimal digits")
-    return bytes.fromhex(found[1])
+    def _data_file(self) -> Path:
+        sealed = self.folder / SEALED_FILE
+        return sealed if os.path.lexists(sealed) else self.folder / DATA_FILE
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:
@@ -328,7 +369,7 @@ def provision(
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
-    names: Counter[bytes] = Counter()
+    digests: list[bytes] = []
     # Who runs all devices runs the server as well, and need not be kept from its own sums.
     secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
@@ -340,19 +381,22 @@ def provision(
         if any(root.iterdir()):
             raise PolicyError(f"{root}: not empty: expected a new folder for the devices")
         authority = Authority.create("lepton devices")
+        revoked = authority.sign_revocations(1, lifetime=LIFETIME)  # nobody, and nobody can be
         folders = []
         for number, rows in enumerate(data):
             folder = node_folder(root, number)
             folder.mkdir(mode=0o700)
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
-            named = _place(rows, folder)
+            write_private(folder / LIST_FILE, revoked)
+            file = _place(rows, folder)
+            if rows.records:
+                write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = spending
             if ledgers is not None:
-                ledgers.mkdir(mode=0o700, parents=True, exist_ok=True)
-                names[named] += 1
-                path = ledger_path(ledgers, named, names[named])
-                own = replace(spending, ledger=str(path.resolve()))
+                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
+                ledger = ledger_files(ledgers.resolve(), digests)[-1]
+                own = replace(spending, ledger=str(ledger))
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
@@ -363,29 +407,43 @@ def provision(
     return folders
 
 
-def ledger_path(ledgers: Path, data_digest: bytes, number: int = 1) -> Path:
-    """The ledger of a simulated device.
-
-    Args:
-        ledgers: the folder of all of them.
-        data_digest: names its data, 32 bytes.
-        number: two devices with the same rows are still two: 1 is the first of them.
-    """
-    suffix = f"-{number}" if number > 1 else ""
-    return ledgers / f"{data_digest.hex()[:32]}{suffix}.db"
-
-
-def _place(rows: "ClientData | SealedClient", folder: Path) -> bytes:
-    """Put a device's rows into its folder; return the digest that names them."""
+def _place(rows: "ClientData | SealedClient", folder: Path) -> Path:
+    """Put a device's data into its folder."""
     from lepton_flwr.data.sealed import SealedClient
 
     if not isinstance(rows, SealedClient):
         rows.save(folder / DATA_FILE)
-        return hashlib.sha256((folder / DATA_FILE).read_bytes()).digest()
+        return folder / DATA_FILE
     write_private(folder / SEALED_FILE, rows.content)
-    write_private(folder / DIGEST_FILE, f"{rows.digest.hex()}\n".encode())
     rows.key.save(folder / DATA_KEY_FILE)
-    return rows.digest
+    return folder / SEALED_FILE
+
+
+def _roster(folder: Path, rules: RevocationRules) -> Roster:
+    authorities, path = (folder / ROSTER_FILE).read_bytes(), folder / LIST_FILE
+    if not rules.required and not path.exists():
+        return Roster.of_authority(authorities)
+    _check_trusted(path)
+    roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
+    remember(folder, roster.lists)
+    return roster
+
+
+def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
+    """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
+
+    Args:
+        folder: that holds them.
+        digests: of the devices' data, in the order of the devices.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names: Counter[str] = Counter()
+    files = []
+    for digest in digests:
+        name = digest.hex()[:32]
+        names[name] += 1  # two devices with the same rows are still two
+        files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
+    return files
 
 
 def _check_private(path: Path) -> None:

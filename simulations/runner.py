@@ -60,19 +60,28 @@ def simulate(
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
     _quiet_environment()
-    from lepton_flwr.data import scenarios
+    from lepton_flwr.runs.folder import new_folder
+    from lepton_flwr.runs.progress import answering
     from strategies.budgets import Budgets
     from strategies.federate import with_noise
-    from strategies.server_app import LEDGERS, observers, with_data
+    from strategies.preparation import prepare
+    from strategies.server_app import LEDGERS, observers
 
-    data = scenarios.get(config.scenario).load(config)
-    config = with_data(config, data)
+    path = new_folder(out, config.scenario)
+    kept = ledgers or path / LEDGERS
+    with answering("statistics") as progress:
+        made = prepare(config, path, kept, progress)
+    config, data = made.config, made.data
+    folder, observer = observers(config, folder=path)
     if ledgers is not None:  # refused at once, not after an engine has started
-        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
-            budgets.affordable(config.rounds)
-    folder, observer = observers(config, out=out)
-    run(config, data, folder, observer, ledgers or folder.path / LEDGERS, debug=debug)
-    return folder.path
+        try:
+            with contextlib.closing(Budgets.open(kept, with_noise(config), made.run)) as budgets:
+                budgets.affordable(config.rounds)
+        except BaseException:
+            folder.discard_unused()
+            raise
+    run(config, data, folder, observer, kept, name=made.run, debug=debug)
+    return path
 
 
 def run(
@@ -82,10 +91,11 @@ def run(
     observer: "RunObserver",
     ledgers: Path,
     *,
+    name: str = "",
     origin: "Origin | None" = None,
     debug: bool = False,
 ) -> None:
-    """Run a federation of simulated clients on given rows.
+    """Run a federation of simulated clients on prepared rows.
 
     Args:
         config: the run; its clients and model are those of `data`.
@@ -93,6 +103,7 @@ def run(
         folder: the run's; removed if nothing was started.
         observer: told of everything; `folder` is one of those it tells.
         ledgers: folder of the ledgers.
+        name: the run's in the ledgers; empty makes one.
         origin: what the rows are, where no scenario says it.
         debug: let Flower and Ray log.
 
@@ -117,7 +128,7 @@ def run(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            serve(grid, context.run_id, config, data, observer, ledgers, stop, origin)
+            serve(grid, context.run_id, config, data, observer, ledgers, stop, name, origin)
         except BaseException as error:
             failures.append(error)
 

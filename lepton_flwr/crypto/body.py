@@ -56,17 +56,16 @@ def encrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         SourceChangedError: the source is shorter or longer.
     """
     cipher, nonces = _cipher(body, data_key)
-    plain = memoryview(bytearray(1 << body.chunk_bits))
-    sealed = memoryview(bytearray(len(plain) + TAG_BYTES))
+    plain, sealed = _buffers(body)
     for number, length in _chunks(body):
         part = plain[:length]
         if _fill(source, part) < length:
-            raise _changed(body)
+            raise changed(body)
         on_chunk(part)
         cipher.encrypt_into(nonces(number), part, None, sealed[: length + TAG_BYTES])
         write(target, sealed[: length + TAG_BYTES])
     if source.read(1):
-        raise _changed(body)
+        raise changed(body)
 
 
 def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chunk: OnChunk) -> None:
@@ -80,8 +79,7 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         TrailingBytesError: there is more.
     """
     cipher, nonces = _cipher(body, data_key)
-    plain = memoryview(bytearray(1 << body.chunk_bits))
-    sealed = memoryview(bytearray(len(plain) + TAG_BYTES))
+    plain, sealed = _buffers(body)
     for number, length in _chunks(body):
         part = sealed[: length + TAG_BYTES]
         if _fill(source, part) < len(part):
@@ -101,6 +99,11 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
         raise TrailingBytesError(f"bytes after the last of {body.num_chunks} chunks")
 
 
+def _buffers(body: Body) -> tuple[memoryview, memoryview]:
+    length = min(1 << body.chunk_bits, body.plaintext_bytes)
+    return memoryview(bytearray(length)), memoryview(bytearray(length + TAG_BYTES))
+
+
 def _cipher(body: Body, data_key: bytes) -> tuple[AESGCM, Callable[[int], bytes]]:
     derived = derive(data_key, _KEY_LABEL, body.encode(), _KEY_BYTES + _PREFIX_BYTES)
     key, prefix = derived[:_KEY_BYTES], derived[_KEY_BYTES:]
@@ -118,7 +121,8 @@ def _chunks(body: Body) -> Iterator[tuple[int, int]]:
         yield number, min(size, body.plaintext_bytes - number * size)
 
 
-def _changed(body: Body) -> SourceChangedError:
+def changed(body: Body) -> SourceChangedError:
+    """The error of a source that something wrote to meanwhile."""
     return SourceChangedError(
         f"the source had {body.plaintext_bytes} bytes and changed while it was read: encrypt it "
         f"when nothing writes to it"

@@ -129,7 +129,10 @@ def encrypt_file(
 
         def write(out: io.FileIO) -> None:
             bodies.write(out, memoryview(header.encoded))
+            started = os.fstat(file.fileno()).st_mtime_ns
             bodies.encrypt(file, out, body, data_key, watch)
+            if os.fstat(file.fileno()).st_mtime_ns != started:
+                raise bodies.changed(body)
 
         _replace(target, write, 0o666, overwrite)
     return watch.sha256()
@@ -208,6 +211,7 @@ def rewrap_file(path: Path, key: Opener, recipients: Iterable[Sealer]) -> None:
         def write(out: io.FileIO) -> None:
             bodies.write(out, memoryview(new.encoded))
             shutil.copyfileobj(file, out, _COPY_BYTES)
+            bodies.check_length(new.body, out.tell() - len(new.encoded))
 
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         _replace(path, write, mode, overwrite=True)
@@ -259,7 +263,7 @@ def _opened(path: Path) -> Iterator[tuple[io.FileIO, int]]:
 
 def _replace(target: Path, write: Callable[[io.FileIO], None], mode: int, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(target):
-        raise OutputError(f"{target}: exists; choose another name or ask for it to be replaced")
+        raise OutputError(f"{target}: exists; choose another name, or --force replaces it")
 
     def make(beside: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

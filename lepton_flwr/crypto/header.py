@@ -40,7 +40,7 @@ MAX_HEADER_BYTES = 1 << 17
 MAX_PURPOSE_BYTES = 64
 MAX_STANZAS = 64
 # A chunk is held in memory, and a body has at most 2^32 of them.
-MIN_CHUNK_BITS, MAX_CHUNK_BITS = 10, 22
+MIN_CHUNK_BITS, MAX_CHUNK_BITS = 10, 20
 MAX_CHUNKS = 1 << 32
 
 _PREFIX = struct.Struct(">8sHI")
@@ -180,6 +180,8 @@ class Header:
             raise OversizedFieldError(
                 f"purpose of {purpose_bytes} bytes: expected at most {MAX_PURPOSE_BYTES}"
             )
+        if purpose_bytes < 1:
+            raise TamperedHeaderError("purpose of 0 bytes in the header: expected at least 1")
         try:
             body = Body(chunk_bits, plaintext_bytes, fields.take(purpose_bytes).decode())
         except UnicodeDecodeError:

@@ -164,6 +164,15 @@ class DecryptionKey:
             content = seal(content, [Passphrase(passphrase)], purpose=_KEY_PURPOSE)
         write_private(path, content)
 
+    @staticmethod
+    def needs_passphrase(path: Path) -> bool:
+        """Whether the key in a file is encrypted.
+
+        Raises:
+            KeyFileError: the file is missing or open to other users.
+        """
+        return read_private(path).startswith(MAGIC)
+
     @classmethod
     def load(cls, path: Path, passphrase: str | None = None) -> Self:
         """Read what `save` wrote; the passphrase is used only if the file is encrypted.
@@ -203,8 +212,8 @@ class DecryptionKey:
                 break
         else:
             raise WrongKeyError(
-                f"encrypted for {len(stanzas)} others, not for key "
-                f"{self.recipient.fingerprint[:16]}: expected the key of one of its recipients"
+                f"not encrypted for key {self.recipient.fingerprint[:16]}: expected the key of one "
+                f"of its {len(stanzas)} recipients"
             )
         bound = context(self.suite, recipient, body)
         data_key = KEY_SUITES[self.suite].unwrap(self.private, stanza.wrapped, bound)

@@ -17,17 +17,19 @@ class SealedClient:
     Attributes:
         content: the envelope.
         key: the participant's own.
-        digest: SHA-256 of the rows as they came, before preprocessing: names them in ledgers.
+        records: SHA-256 of the records that the rows were computed from: names them in ledgers.
+            Empty lets the encrypted file name itself.
     """
 
     content: bytes = field(repr=False)
     key: DecryptionKey
-    digest: bytes = field(repr=False)
+    records: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def seal(cls, rows: ClientData, key: DecryptionKey, digest: bytes) -> Self:
+    def seal(cls, rows: ClientData, key: DecryptionKey) -> Self:
         """Encrypt rows."""
-        return cls(seal(rows.to_bytes(), [key.recipient], purpose=PURPOSE), key, digest)
+        content = seal(rows.to_bytes(), [key.recipient], purpose=PURPOSE)
+        return cls(content, key, rows.records)
 
     def open(self) -> ClientData:
         """Decrypt them.
@@ -45,12 +47,16 @@ class SealedData:
     Attributes:
         clients: one entry for each.
         input_shape: shape of one row.
-        num_classes: number of classes.
+        num_classes: number of classes; public.
+        label: the column that held the classes.
+        classes: their names, in the order of their numbers; public.
     """
 
     clients: tuple[SealedClient, ...]
     input_shape: tuple[int, ...]
     num_classes: int
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
 
 def open_rows(content: bytes, key: DecryptionKey) -> ClientData:

@@ -22,7 +22,10 @@ class PrivacyStatement:
         rounds: rounds spent.
         accountant: how epsilon was computed.
         assumptions: what must hold, each a clause that can follow "assuming that".
-        epsilon_before: what other releases had spent of the same data before; `epsilon` covers it.
+        epsilon_before: what other runs had spent of the same data before; `epsilon` covers it.
+        statistics: one release of the statistics that preprocessing needed; None if it needed
+            none. `epsilon` covers them.
+        statistics_releases: how many there were.
     """
 
     unit: Unit
@@ -33,6 +36,8 @@ class PrivacyStatement:
     accountant: str = ACCOUNTANT
     assumptions: tuple[str, ...] = ()
     epsilon_before: float = 0.0
+    statistics: SampledGaussian | None = None
+    statistics_releases: int = 0
 
     @property
     def neighbours(self) -> str:
@@ -58,8 +63,13 @@ class PrivacyStatement:
             f"{self.neighbours}, by the {self.accountant} accountant for {steps} Gaussian releases "
             f"with noise multiplier {self.mechanism.noise_multiplier:g}{over} and {self.sampling}"
         )
+        if self.statistics is not None:
+            text += (
+                f", and {self.statistics_releases} Gaussian releases of statistics for "
+                f"preprocessing with noise multiplier {self.statistics.noise_multiplier:.4g}"
+            )
         if self.epsilon_before > 0:
-            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier releases spent"
+            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier runs had spent"
         return text + (
             f", assuming that {' and '.join(self.assumptions)}." if self.assumptions else "."
         )

@@ -2,14 +2,16 @@
 
 import enum
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lepton_flwr.crypto.envelope import seal, unseal
-from lepton_flwr.data.federated import ClientData
+from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.runs.artifacts import recipients_of, write_model, write_preprocessor
 from lepton_flwr.runs.folder import new_folder
 from lepton_flwr.sdk import guarantee as guarantees
 from lepton_flwr.sdk.errors import OrderError
@@ -18,14 +20,14 @@ from lepton_flwr.sdk.keystore import KeyStore
 from lepton_flwr.sdk.learning import Weights, learn
 from lepton_flwr.sdk.model import PURPOSE, LearntModel, ModelEnvelope
 from lepton_flwr.sdk.perturbation import Perturbation
-from lepton_flwr.sdk.preparation import Basis, prepare, without_participants
+from lepton_flwr.sdk.preparation import Basis, prepare
 from lepton_flwr.sdk.rows import EncryptedRows
 from lepton_flwr.sdk.settings import TRAINING, Settings
+from lepton_flwr.sdk.spending import released
 from lepton_flwr.sdk.steps import bar
-from lepton_flwr.training.models import ModelSpec
 
-ENVELOPE_FILE, REPORT_FILE = "model.lepton", "report.html"
-FOLDER_NAME, ROWS, LEDGERS = "client", "rows", "ledgers"
+REPORT_FILE = "report.html"
+FOLDER_NAME, ROWS = "client", "rows"
 
 
 class Stage(enum.IntEnum):
@@ -97,7 +99,7 @@ class LeptonClient:
             )
         self.folder: Path | None = None
         self._stage = Stage.new
-        self._clients: tuple[ClientData, ...] = ()
+        self._data: FederatedData | None = None
         self._basis: Basis | None = None
         self._rows: EncryptedRows | None = None
         self._guarantee: Guarantee | None = None
@@ -138,11 +140,18 @@ class LeptonClient:
         """
         self._expect(Stage.preprocess_data)
         settings = self._settings
+        model_to = self._store.models().recipient.to_text()
         if self.folder is None:
             self.folder = new_folder(Path(settings.out), FOLDER_NAME)
-        ledgers = self.folder / LEDGERS if settings.ledger is None else Path(settings.ledger)
         with bar("preprocessing", settings.progress) as progress:
-            self._clients, self._basis = prepare(settings, X, y, ledgers, progress)
+            self._data, self._basis = prepare(
+                settings,
+                X,
+                y,
+                self.folder,
+                model_to=model_to,
+                progress=progress,
+            )
         self._stage = Stage.preprocess_data
 
     def encrypt_data(self) -> None:
@@ -158,17 +167,12 @@ class LeptonClient:
         """
         self._expect(Stage.encrypt_data)
         basis, folder = self._known()
-        settings = self._settings
-        with bar("encrypting", settings.progress) as progress:
-            self._rows = EncryptedRows.write(
-                self._clients,
-                basis.spending.digests,
-                num_classes=len(basis.labels.values),
-                folder=folder / ROWS,
-                store=KeyStore(settings.store, settings.encryption),
-                progress=progress,
-            )
-        self._clients = ()
+        if self._data is None:
+            raise OrderError("encrypt_data: expected preprocess_data before it")
+        with bar("encrypting", self._settings.progress) as progress:
+            rows = EncryptedRows.write(self._data, folder / ROWS, self._store, progress)
+            write_preprocessor(folder, basis.preprocessor, recipients_of(basis.config))
+        self._rows, self._data = rows, None
         self._stage = Stage.encrypt_data
 
     def add_differential_privacy_noise(self) -> Guarantee:
@@ -190,22 +194,22 @@ class LeptonClient:
         """
         self._expect(Stage.add_differential_privacy_noise)
         basis, _ = self._known()
-        settings, limit = self._settings, basis.spending.limit
-        if settings.mechanism == TRAINING:
-            self._guarantee = guarantees.of_training(settings, limit, basis.statistics)
+        if self._settings.mechanism == TRAINING:
+            self._guarantee = guarantees.of_training(basis)
         else:
+            dp = basis.config.dp
             perturbation = Perturbation.within(
-                settings.mechanism,
-                limit.epsilon,
-                limit.delta,
+                self._settings.mechanism,
+                dp.record.epsilon,
+                dp.delta,
                 beside=basis.statistics,
                 num_features=len(basis.preprocessor.feature_names),
                 num_classes=len(basis.labels.values),
             )
-            self._guarantee = guarantees.of_inputs(perturbation, limit, basis.statistics)
             self._perturb(perturbation)
+            self._guarantee = guarantees.of_inputs(basis, perturbation)
         self._stage = Stage.add_differential_privacy_noise
-        if settings.progress:
+        if self._settings.progress:
             print(self._guarantee)
         return self._guarantee
 
@@ -227,17 +231,17 @@ class LeptonClient:
             raise OrderError("federated_learning: expected encrypted rows and a guarantee")
         kept = Weights(self._settings.rounds)
         try:
-            learn(self._settings, rows, basis.spending, guarantee, folder=folder, kept=kept)
+            progress = self._settings.progress
+            learn(basis, rows, guarantee, kept, folder=folder, progress=progress)
         finally:
             if kept.learnt:
-                self._seal(kept.average(), rows, basis, guarantee)
+                self._envelope = self._seal(kept.average())
                 self._stage = Stage.federated_learning
 
     def get_model_params(self) -> ModelEnvelope:
         """The model as an envelope that the key store of this client opens.
 
-        It holds all that predictions need: weights, preprocessing, labels. It is also in the
-        folder of the run, as `model.lepton`.
+        It holds all that predictions need: weights, preprocessing, labels. `save` keeps it.
 
         Raises:
             OrderError: `federated_learning` was not called.
@@ -267,8 +271,9 @@ class LeptonClient:
             raise ConfigError(
                 f"envelope: {type(envelope).__name__}, expected what get_model_params returns"
             )
-        key = KeyStore(self._settings.store, self._settings.encryption).models()
-        model = LearntModel.from_bytes(unseal(bytes(envelope), key, purpose=PURPOSE))
+        model = LearntModel.from_bytes(
+            unseal(bytes(envelope), self._store.models(), purpose=PURPOSE)
+        )
         self._model = model
         return [np.array(weight) for weight in model.weights]
 
@@ -292,14 +297,14 @@ class LeptonClient:
             DataError: the columns are not those of the model.
         """
         model = self._loaded("predict")
-        return model.labels.decode(self._probabilities(model, X, unseen).argmax(axis=1))
+        return model.labels.decode(model.predict_proba(X, unseen=unseen).argmax(axis=1))
 
     def predict_proba(self, X: Any, *, unseen: str = "other") -> np.ndarray:
-        """Probabilities of the labels, float32 (n, classes), in the order of `labels`.
+        """Probabilities of the labels, float64 (n, classes), in the order of `labels`.
 
         Args and errors as in `predict`.
         """
-        return self._probabilities(self._loaded("predict_proba"), X, unseen)
+        return self._loaded("predict_proba").predict_proba(X, unseen=unseen)
 
     def report(self, *, show: bool = False) -> Path:
         """Where the run's report is, one HTML page.
@@ -316,6 +321,10 @@ class LeptonClient:
         if show:
             webbrowser.open(path.resolve().as_uri())
         return path
+
+    @property
+    def _store(self) -> KeyStore:
+        return KeyStore(self._settings.store, self._settings.encryption)
 
     def _expect(self, called: Stage) -> None:
         """Refuse a method whose turn it is not."""
@@ -337,33 +346,36 @@ class LeptonClient:
             raise OrderError(f"{called}: expected decrypt_model_params before it")
         return self._model
 
-    def _probabilities(self, model: LearntModel, X: Any, unseen: str) -> np.ndarray:
-        rows, _ = without_participants(self._settings, X)
-        return model.predict_proba(rows, unseen=unseen)
-
     def _perturb(self, perturbation: Perturbation) -> None:
         """Charge, then perturb every record, each participant's by itself."""
         basis, _ = self._known()
         rows = self._rows
         if rows is None:
-            raise OrderError("expected encrypt_data before it")
-        count = len(rows.digests)
+            raise OrderError("add_differential_privacy_noise: expected encrypt_data before it")
+        count = len(rows.records)
         with bar("perturbing", self._settings.progress) as progress:
             for number in range(count):
                 clean = rows.open(number)
-                with basis.spending.released(number, *perturbation.events):
-                    rows.replace(number, perturbation.apply(clean))
+                with released(basis, number, perturbation.events):
+                    rows.put(number, perturbation.apply(clean))
                 progress(number + 1, count)
+        # What is trained on now is other data, and its releases are paid for.
+        self._rows = replace(rows, records=(b"",) * count)
 
-    def _seal(
-        self, weights: list[np.ndarray], rows: EncryptedRows, basis: Basis, guarantee: Guarantee
-    ) -> None:
+    def _seal(self, weights: list[np.ndarray]) -> ModelEnvelope:
         """Encrypt what was learnt, for the key store."""
-        _, folder = self._known()
-        settings = self._settings
-        spec = ModelSpec("mlp", rows.input_shape, rows.num_classes, settings.hidden_units)
-        model = LearntModel(spec, tuple(weights), basis.preprocessor, basis.labels, guarantee.text)
-        key = KeyStore(settings.store, settings.encryption).models()
-        sealed = seal(model.to_bytes(), [key.recipient], purpose=PURPOSE)
-        self._envelope = ModelEnvelope(sealed)
-        self._envelope.save(folder / ENVELOPE_FILE)
+        from strategies.server_app import describe_model, model_saver
+
+        basis, folder = self._known()
+        model = LearntModel(
+            describe_model(basis.config),
+            tuple(weights),
+            basis.preprocessor,
+            basis.labels,
+            str(self._guarantee),
+            self._settings.by,
+        )
+        save = model_saver(basis.config)
+        write_model(folder, lambda path: save(weights, path), recipients_of(basis.config))
+        recipient = self._store.models().recipient
+        return ModelEnvelope(seal(model.to_bytes(), [recipient], purpose=PURPOSE))

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 from lepton_flwr.privacy import losses
-from lepton_flwr.privacy.accounting import ACCOUNTANT, calibrate
+from lepton_flwr.privacy.accounting import ACCOUNTANT
 from lepton_flwr.privacy.events import Event, SampledGaussian
-from lepton_flwr.privacy.ledger import Limit
 from lepton_flwr.sdk.perturbation import Perturbation
-from lepton_flwr.sdk.settings import TRAINING, Settings
+from lepton_flwr.sdk.preparation import Basis
+from lepton_flwr.sdk.settings import TRAINING
 
 _UNIT = "record"
 _PUBLIC = (
@@ -46,24 +46,13 @@ class Guarantee:
         return self.text
 
 
-def of_training(
-    settings: Settings, limit: Limit, statistics: tuple[SampledGaussian, int]
-) -> Guarantee:
-    """Noise in training, calibrated to what the statistics leave of epsilon.
-
-    Args:
-        settings: the client's.
-        limit: of all releases.
-        statistics: what they released of each record, and how often.
-
-    Raises:
-        BudgetError: they leave nothing.
-    """
-    steps = settings.rounds * settings.local_steps
-    q = settings.sampling_probability
-    noise = calibrate(limit.epsilon, limit.delta, q, steps, beside=[statistics])
-    training = (SampledGaussian(noise, q, settings.local_steps), settings.rounds)
-    epsilon = losses.epsilon([statistics, training], limit.delta)
+def of_training(basis: Basis) -> Guarantee:
+    """Noise in every step of training, which the run was calibrated with."""
+    config, statistics = basis.config, basis.statistics
+    record, delta, q = config.dp.record, config.dp.delta, config.train.sampling_probability
+    noise, steps = record.noise_multiplier, config.rounds * config.train.local_steps
+    training = (SampledGaussian(noise, q, config.train.local_steps), config.rounds)
+    epsilon = losses.epsilon([statistics, training], delta)
     neighbours = "adding or removing one record of one participant"
     sampling = f"with Poisson sampling of probability {q:g}" if q < 1 else "without sampling"
     return Guarantee(
@@ -71,12 +60,12 @@ def of_training(
         _UNIT,
         neighbours,
         epsilon,
-        limit.delta,
+        delta,
         ACCOUNTANT,
         noise,
         _sentences(
             f"Training noise (DP-SGD): all that leaves the participants, and so the model, is "
-            f"({_up(epsilon)}, {limit.delta:g})-differentially private under {neighbours}, by the "
+            f"({_up(epsilon)}, {delta:g})-differentially private under {neighbours}, by the "
             f"{ACCOUNTANT} accountant, over {_statistics(statistics)} and {steps} Gaussian steps "
             f"of training with noise multiplier {noise:.4g}, {sampling}.",
             "Each participant adds its noise itself: the promise holds even if the server and all "
@@ -85,12 +74,11 @@ def of_training(
     )
 
 
-def of_inputs(
-    perturbation: Perturbation, limit: Limit, statistics: tuple[SampledGaussian, int]
-) -> Guarantee:
-    """Noise on every record, once; args as in `of_training`."""
+def of_inputs(basis: Basis, perturbation: Perturbation) -> Guarantee:
+    """Noise on every record, once."""
+    delta, statistics = basis.config.dp.delta, basis.statistics
     events: list[tuple[Event, int]] = [(event, 1) for event in perturbation.events]
-    epsilon = losses.epsilon([statistics, *events], limit.delta)
+    epsilon = losses.epsilon([statistics, *events], delta)
     neighbours = "replacing one record of one participant by an empty one"
     kind = perturbation.mechanism.capitalize()
     return Guarantee(
@@ -98,7 +86,7 @@ def of_inputs(
         _UNIT,
         neighbours,
         epsilon,
-        limit.delta,
+        delta,
         ACCOUNTANT,
         0.0,
         _sentences(
@@ -106,7 +94,7 @@ def of_inputs(
             f"{perturbation.radius:.3g} and get noise of scale {perturbation.noise_scale:.3g}, its "
             f"label is answered at random with epsilon {perturbation.label_epsilon:.3g}, once.",
             f"The perturbed records and {_statistics(statistics)} together are "
-            f"({_up(epsilon)}, {limit.delta:g})-differentially private under {neighbours}, by the "
+            f"({_up(epsilon)}, {delta:g})-differentially private under {neighbours}, by the "
             f"{ACCOUNTANT} accountant, whatever is done with them; the perturbed records alone "
             "under replacing a record by any other.",
             "The price: each record hides by itself, so that the model is much less accurate than "

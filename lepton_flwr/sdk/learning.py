@@ -1,24 +1,20 @@
 """A federated run on a client's encrypted rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import FederationError
-from lepton_flwr.runs.folder import RunFolder
-from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunObserver, RunStart
-from lepton_flwr.runs.progress import Observers, ProgressBar
+from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
+from lepton_flwr.runs.progress import Observers
 from lepton_flwr.sdk.guarantee import Guarantee
+from lepton_flwr.sdk.preparation import Basis
 from lepton_flwr.sdk.rows import EncryptedRows
-from lepton_flwr.sdk.settings import TRAINING, Settings
-from lepton_flwr.sdk.spending import Spending
+from lepton_flwr.sdk.settings import TRAINING
 
 TITLE = "a table of your own"
-SCENARIO = "csv"
-LEARNING_RATE = 4.0  # of training with noise, by plain gradient descent
-PLAIN_LEARNING_RATE = 0.05  # of training on perturbed rows, by Adam
 
 
 class Weights:
@@ -66,55 +62,24 @@ class Weights:
         """Nothing to keep."""
 
 
-def run_config(
-    settings: Settings, delta: float, rows: EncryptedRows, guarantee: Guarantee
-) -> RunConfig:
-    """The run that the settings and the guarantee ask for."""
-    private = guarantee.mechanism == TRAINING
-    rate = LEARNING_RATE if private else PLAIN_LEARNING_RATE
-    record = {
-        "enabled": private,
-        "epsilon": settings.epsilon,
-        "l2_norm_clip": settings.l2_norm_clip,
-        **({"noise_multiplier": guarantee.noise_multiplier} if private else {}),
-    }
-    return RunConfig.build(
-        {
-            "scenario": SCENARIO,
-            "clients": len(rows.digests),
-            "rounds": settings.rounds,
-            "seed": settings.seed,
-            "data": {"test_fraction": settings.test_fraction},
-            "train": {
-                "optimizer": "sgd" if private else "adam",
-                "learning_rate": settings.learning_rate or rate,
-                "local_steps": settings.local_steps,
-                "sampling_probability": settings.sampling_probability,
-                "hidden_units": list(settings.hidden_units),
-            },
-            "dp": {"delta": delta, "record": record},
-        }
-    )
-
-
 def learn(
-    settings: Settings,
+    basis: Basis,
     rows: EncryptedRows,
-    spending: Spending,
     guarantee: Guarantee,
+    kept: Weights,
     *,
     folder: Path,
-    kept: Weights,
+    progress: bool,
 ) -> None:
     """Run the federation; the participants decrypt their rows in their own processes.
 
     Args:
-        settings: the client's.
+        basis: the run and its ledgers.
         rows: the participants'.
-        spending: their ledgers, which the run goes on with.
         guarantee: what was promised.
-        folder: of the run; it gets the report, and no model.
         kept: gets the global weights, also of a run that is interrupted.
+        folder: of the run; it gets the report, and the model as an envelope.
+        progress: whether the run shows how it goes.
 
     Raises:
         EnvelopeError: a file of rows was altered, or is not for its participant's key.
@@ -124,17 +89,26 @@ def learn(
     """
     from simulations import runner
     from strategies.federate import Origin
-    from strategies.server_app import with_data
+    from strategies.server_app import observers
 
     data = rows.checked()
-    config = with_data(run_config(settings, spending.limit.delta, rows, guarantee), data)
-    run_folder = RunFolder(config, save_model=None, folder=folder)
-    observers: list[RunObserver] = [kept, run_folder]
-    if settings.progress:
-        observers.append(ProgressBar())
-    promises = () if guarantee.mechanism == TRAINING else (guarantee.text,)
-    origin = Origin(TITLE, spending.population, promises)
-    runner.run(config, data, run_folder, Observers(observers), spending.folder, origin=origin)
+    config = basis.config
+    promises: tuple[str, ...] = ()
+    if guarantee.mechanism != TRAINING:
+        record = replace(config.dp.record, enabled=False, noise_multiplier=0.0)
+        config = replace(config, dp=replace(config.dp, record=record))
+        promises = (guarantee.text,)
+    run_folder, shown = observers(config, folder=folder, progress=progress)
+    origin = Origin(TITLE, basis.population, promises)
+    runner.run(
+        config,
+        data,
+        run_folder,
+        Observers([kept, shown]),
+        basis.ledgers,
+        name=basis.run,
+        origin=origin,
+    )
     if not kept.learnt:
         raise FederationError(
             f"no round released a sum: {kept.reason or 'no participant answered'}"

@@ -15,11 +15,12 @@ from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.errors import DataError, LeptonError
 from lepton_flwr.sdk.errors import UnseenCategoryError
 from lepton_flwr.sdk.labels import Labels
+from lepton_flwr.sdk.preparation import without_participants
 from lepton_flwr.training.models import ModelSpec, build
+from lepton_flwr.training.predictions import predict_logits, probabilities
 
-PURPOSE = "lepton/model/v1"
+PURPOSE = "lepton/sdk/model/v1"
 _ABOUT = "about"
-_BATCH = 8192
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError)
 
 
@@ -62,6 +63,7 @@ class LearntModel:
         preprocessor: from rows to features.
         labels: from classes to labels.
         guarantee: what was promised of it, in words.
+        by: the column that says whose a row is, which is no feature; None if there is none.
 
     Raises:
         DataError: the parts do not fit each other.
@@ -72,6 +74,7 @@ class LearntModel:
     preprocessor: Preprocessor
     labels: Labels
     guarantee: str
+    by: str | int | None = None
 
     def __post_init__(self) -> None:
         features = len(self.preprocessor.feature_names)
@@ -83,29 +86,26 @@ class LearntModel:
             raise DataError("the weights hold NaN or infinite values: nothing was learnt")
 
     def predict_proba(self, rows: Any, *, unseen: str = "other") -> np.ndarray:
-        """Probabilities of the classes, float32 (n, classes).
+        """Probabilities of the classes, float64 (n, classes).
 
         Args:
-            rows: as in `Preprocessor.transform`.
-            unseen: likewise.
+            rows: as in `Preprocessor.transform`; the column that says whose they are is left out.
+            unseen: as in `Preprocessor.transform`.
 
         Raises:
             UnseenCategoryError: with "error", a text has no feature of its own.
             DataError: the rows are not of the columns that the model was learnt from.
         """
-        features = self.preprocessor.transform(rows)
+        source, _ = without_participants(self.by, rows)
+        features = self.preprocessor.transform(source)
         if unseen != "other":
             try:
-                self.preprocessor.transform(rows, unseen=unseen)
+                self.preprocessor.transform(source, unseen=unseen)
             except DataError as error:
                 raise UnseenCategoryError(str(error)) from None
         network = build(self.spec, 0)
         network.set_weights(list(self.weights))
-        logits = np.asarray(network.predict(features, batch_size=_BATCH, verbose=0), np.float64)
-        if self.spec.num_outputs == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+        return probabilities(predict_logits(network, features))
 
     def to_bytes(self) -> bytes:
         """All of it; nothing in it is code."""
@@ -114,6 +114,7 @@ class LearntModel:
             "preprocessor": self.preprocessor.to_json(),
             "labels": self.labels.to_plain(),
             "guarantee": self.guarantee,
+            "by": self.by,
         }
         content = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
@@ -136,11 +137,12 @@ class LearntModel:
             spec = ModelSpec.from_json(about["spec"])
             preprocessor = Preprocessor.from_json(about["preprocessor"])
             labels, guarantee = Labels.from_plain(about["labels"]), str(about["guarantee"])
+            by = about["by"]
         except LeptonError:
             raise
         except _DAMAGED:
             raise DataError("not a model of a LeptonClient, or damaged") from None
-        return cls(spec, weights, preprocessor, labels, guarantee)
+        return cls(spec, weights, preprocessor, labels, guarantee, by)
 
 
 def _shapes(spec: ModelSpec) -> list[tuple[int, ...]]:

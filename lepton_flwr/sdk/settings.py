@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lepton_flwr import _validate as check
+from lepton_flwr.config import PARTITIONS
 from lepton_flwr.crypto.recipients import SUITES
 from lepton_flwr.data.partition import MAX_CLIENTS, MIN_CLIENTS
 from lepton_flwr.errors import ConfigError
@@ -16,7 +17,8 @@ from lepton_flwr.privacy.accounting import SMALLEST_DELTA
 
 TRAINING, LAPLACE, GAUSSIAN = "training", "laplace", "gaussian"
 MECHANISMS = (TRAINING, LAPLACE, GAUSSIAN)
-PARTITIONS = ("iid", "dirichlet", "shards", "natural")
+LEARNING_RATE = 8.0  # of training with noise, by plain gradient descent
+PERTURBED_LEARNING_RATE = 0.05  # of training on perturbed rows, by Adam
 LINEAR = "linear"
 DEFAULT_PARTICIPANTS = 5
 DEFAULT_STORE = Path("~/.lepton")
@@ -40,10 +42,10 @@ class Settings:
     epsilon: float = 3.0
     delta: float | None = None
     mechanism: str = TRAINING
-    statistics_share: float = 0.1
+    statistics_share: float = 0.4
     model: str | tuple[int, ...] = LINEAR
     rounds: int = 10
-    local_steps: int = 20
+    local_steps: int = 40
     learning_rate: float | None = None
     sampling_probability: float = 1.0
     l2_norm_clip: float = 1.0
@@ -119,6 +121,18 @@ class Settings:
     def hidden_units(self) -> tuple[int, ...]:
         """Widths of the model's hidden layers."""
         return () if isinstance(self.model, str) else tuple(self.model)
+
+    @property
+    def optimizer(self) -> str:
+        """Of the participants."""
+        return "sgd" if self.mechanism == TRAINING else "adam"
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the optimizer."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LEARNING_RATE if self.mechanism == TRAINING else PERTURBED_LEARNING_RATE
 
     def delta_for(self, num_rows: int) -> float:
         """The delta that was chosen, or a tenth of one over the rows, at most 1e-5."""

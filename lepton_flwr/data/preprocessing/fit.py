@@ -145,8 +145,6 @@ def _ask(
     totals = question.split([total / question.grid for total in sums])
     rows = float(totals.pop(0)[0]) if counted else 0.0
     stddev = question.stddev * np.sqrt(participants)
-    tests = sum(part.tests for part in parts.values())
     return {
-        name: Reply(values, rows, float(stddev), tests)
-        for name, values in zip(parts, totals, strict=True)
+        name: Reply(values, rows, float(stddev)) for name, values in zip(parts, totals, strict=True)
     }

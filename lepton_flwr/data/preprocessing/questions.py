@@ -15,7 +15,6 @@ import numpy as np
 
 from lepton_flwr import _validate as check
 from lepton_flwr.data.preprocessing.columns import Table, num_rows
-from lepton_flwr.data.preprocessing.support import num_blocks
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.privacy.events import Event, SampledGaussian, Unbounded
 from lepton_flwr.privacy.noise import GaussianNoise
@@ -36,7 +35,6 @@ class Rows:
 
     norm = 1.0
     size = 1
-    tests = 0
 
     def contributions(self, table: Table) -> np.ndarray:
         """Sum over records, float64 (size,)."""
@@ -54,7 +52,7 @@ class Magnitudes:
     column: str
     norm = 1.0
     size = 2 * OCTAVES + 1
-    tests = num_blocks(size)
+    widest = 4  # octaves that are tested together
 
     def contributions(self, table: Table) -> np.ndarray:
         """Sum over records, float64 (size,)."""
@@ -90,11 +88,6 @@ class Bins:
         """Bins."""
         return len(self.edges) - 1
 
-    @property
-    def tests(self) -> int:
-        """Bins and blocks of them that are tested for being empty."""
-        return num_blocks(self.size)
-
     def contributions(self, table: Table) -> np.ndarray:
         """Sum over records, float64 (size,)."""
         inner = np.array(self.edges[1:-1])
@@ -114,7 +107,6 @@ class Moments:
     half: float
     norm = math.sqrt(2.0)
     size = 3
-    tests = 2
 
     def __post_init__(self) -> None:
         check.finite(f"centre of {self.column}", self.centre)
@@ -155,11 +147,6 @@ class Hashes:
         """Missing, then 2^bits for each prefix."""
         return 1 + (len(self.prefixes) << self.bits)
 
-    @property
-    def tests(self) -> int:
-        """Bins that are tested for being empty."""
-        return self.size
-
     def contributions(self, table: Table) -> np.ndarray:
         """Sum over records, float64 (size,)."""
         texts, counts, missing = _texts(table[self.column])
@@ -187,11 +174,6 @@ class Listed:
         """Bins."""
         return len(self.values) + 2
 
-    @property
-    def tests(self) -> int:
-        """Bins that are tested for being empty."""
-        return self.size
-
     def contributions(self, table: Table) -> np.ndarray:
         """Sum over records, float64 (size,)."""
         texts, counts, missing = _texts(table[self.column])
@@ -214,7 +196,6 @@ class Names:
     salt: bytes
     hashes: tuple[int, ...]
     norm = math.inf
-    tests = 0
 
     @property
     def size(self) -> int:

@@ -7,10 +7,12 @@ fitted column, or None if too few records were found in it.
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from lepton_flwr import _validate as check
+from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
 from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
 from lepton_flwr.data.preprocessing.questions import (
@@ -23,10 +25,9 @@ from lepton_flwr.data.preprocessing.questions import (
     Names,
     Part,
 )
-from lepton_flwr.data.preprocessing.support import support, threshold
+from lepton_flwr.data.preprocessing.support import cover, support, threshold
 from lepton_flwr.errors import DataError
 
-IMPUTE = ("mean", "median")
 PRIVATE_BINS, EXACT_BINS = 64, 1024
 PRIVATE_HASH_BITS = 10
 EXACT_HASH_BITS = (12, 9, 9, 9, 9)  # 48 in all
@@ -68,23 +69,15 @@ class Reply:
         values: in units of 1.0, shape (part.size,).
         rows: records in all, noised as the values are; 0 if the question did not ask for them.
         stddev: of the noise of each number; 0 if they are exact.
-        tests: bins and blocks that are tested in this question, in all columns together.
     """
 
     values: np.ndarray
     rows: float
     stddev: float
-    tests: int
 
-    @property
-    def private(self) -> bool:
-        """Whether the numbers are noised."""
-        return self.stddev > 0
-
-    @property
-    def threshold(self) -> float:
-        """A count that an empty bin rarely reaches, see `support.threshold`."""
-        return threshold(self.stddev, self.tests)
+    def holds(self, index: int) -> bool:
+        """Whether the number at an index is more than noise, see `support.threshold`."""
+        return bool(self.values[index] >= threshold(self.stddev, 1))
 
 
 Search = Generator[Part, Reply, FittedNumber | FittedCategory | None]
@@ -96,13 +89,13 @@ def number(column: Column, options: Options, private: bool) -> Search:
     middle = None
     if bounds is None:
         reply = yield Magnitudes(column.name)
-        bounds = _within(reply, Magnitudes.edges())
+        bounds = _within(reply, Magnitudes.edges(), Magnitudes.widest)
         for _ in range(1 if private else PASSES):
             if bounds is None:
                 return None
             edges = np.linspace(*bounds, (PRIVATE_BINS if private else EXACT_BINS) + 1)
             reply = yield Bins(column.name, tuple(edges.tolist()))
-            found = _within(reply, edges)
+            found = _within(reply, edges, len(edges))
             if private:
                 middle = found and _middle(reply.values, edges, found)
             elif found is not None and found[1] - found[0] > (bounds[1] - bounds[0]) / 8:
@@ -136,7 +129,7 @@ def number(column: Column, options: Options, private: bool) -> Search:
         fill=middle if options.impute == "median" and middle is not None else mean,
         low=cut and cut[0],
         high=cut and cut[1],
-        indicator=options.indicators and bool(reply.values[0] >= reply.threshold),
+        indicator=options.indicators and reply.holds(0),
     )
 
 
@@ -145,12 +138,14 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
     if column.values:
         reply = yield Listed(column.name, column.values)
         counts = reply.values[1:-1]
-        other = bool(reply.values[-1] >= reply.threshold)
+        other = reply.holds(-1)
         listed = FittedCategory(column.name, values=column.values, other=other)
         return _with_missing(listed, reply, counts, options)
     if private:
         reply = yield Hashes(column.name, salt, PRIVATE_HASH_BITS)
-        passed = np.flatnonzero(reply.values[1:] >= reply.threshold)
+        # A slot that nothing but noise filled is a feature that is always zero: one is no harm.
+        cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
+        passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
         if not kept.size:
             return None
@@ -166,7 +161,7 @@ def _by_name(column: Column, options: Options, salt: bytes) -> Search:
     for bits in EXACT_HASH_BITS:
         reply = yield Hashes(column.name, salt, bits, tuple(hashes.tolist()), depth)
         counts = reply.values[1:]
-        used = np.flatnonzero(counts >= reply.threshold)
+        used = np.flatnonzero(counts >= threshold(0, 1))
         kept = np.sort(_largest(used, counts, MAX_DISTINCT))
         other = other or len(kept) < len(used)
         hashes, counts = (hashes[kept >> bits] << bits) | (kept & ((1 << bits) - 1)), counts[kept]
@@ -201,7 +196,7 @@ def _with_missing(
     """Say what becomes of missing values, by their count and those of the categories."""
     if options.most_frequent:
         return replace(fitted, fill=int(np.argmax(counts)))
-    return replace(fitted, missing=bool(reply.values[0] >= reply.threshold))
+    return replace(fitted, missing=reply.holds(0))
 
 
 def _largest(index: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
@@ -213,10 +208,14 @@ def _public(column: Column) -> tuple[float, float] | None:
     return None if column.low is None or column.high is None else (column.low, column.high)
 
 
-def _within(reply: Reply, edges: np.ndarray) -> tuple[float, float] | None:
+def _within(reply: Reply, edges: np.ndarray, widest: int) -> tuple[float, float] | None:
     """Bounds that the records lie in, as far as the noise lets see."""
-    found = support(reply.values, reply.stddev, reply.tests)
-    return None if found is None else (float(edges[found[0]]), float(edges[found[1]]))
+    found = support(reply.values, reply.stddev, widest)
+    if found is None:
+        return None
+    if widest >= len(reply.values):
+        found = cover(reply.values, reply.stddev, found)
+    return float(edges[found[0]]), float(edges[found[1]])
 
 
 def _ball(bounds: tuple[float, float], centre: float) -> tuple[float, float]:
@@ -228,7 +227,7 @@ def _moments(reply: Reply, centre: float, half: float) -> tuple[float, float, fl
     """Mean, variance and number of the values that are not missing; None if there are too few."""
     missing, first, second = reply.values.tolist()
     present = reply.rows - missing
-    if present < threshold(reply.stddev * math.sqrt(2), reply.tests):
+    if present < threshold(reply.stddev * math.sqrt(2), 1):
         return None
     mean = min(max(first / present, -1.0), 1.0)
     variance = min(max(second / present, 0.0), 1.0) - mean**2

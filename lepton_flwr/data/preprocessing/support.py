@@ -5,55 +5,76 @@ from statistics import NormalDist
 
 import numpy as np
 
-FAILURE = 1e-3  # chance that, of all empty bins and blocks of one release, any passes
+FAILURE = 0.01  # chance that, of one column's empty bins and blocks in one release, any passes
+TAIL = 0.02  # share of the records that may lie beyond the bounds, beside what noise hides
 
 
 def threshold(stddev: float, tests: int) -> float:
     """A count that none of `tests` empty bins reaches, but with probability `FAILURE`.
 
-    The union bound over Gaussian tails; without noise, more than half a record.
+    The union bound over Gaussian tails; without noise, half a record.
     """
     if stddev == 0:
         return 0.5
     return stddev * NormalDist().inv_cdf(1 - FAILURE / max(tests, 1))
 
 
-def num_blocks(bins: int) -> int:
+def num_blocks(bins: int, widest: int) -> int:
     """Bins and blocks that `support` tests."""
-    total = 0
-    while bins:
-        total += bins
-        bins //= 2
+    total, width = 0, 1
+    while bins and width <= widest:
+        total, bins, width = total + bins, bins // 2, 2 * width
     return total
 
 
-def support(counts: np.ndarray, stddev: float, tests: int) -> tuple[int, int] | None:
+def support(counts: np.ndarray, stddev: float, widest: int) -> tuple[int, int] | None:
     """First and one past the last bin that records were found in.
 
     Blocks of 1, 2, 4, ... adjacent bins are tested, each against the noise of its sum: records that
-    are spread thinly are found in wide blocks, those on one value in a single bin. Of blocks within
-    each other the smallest that passes counts.
+    are spread thinly are found in wide blocks, those on one value in a single bin. What smaller
+    blocks were found in does not count again for a wider one.
 
     Args:
         counts: noised, shape (bins,).
         stddev: of the noise of one bin; 0 for exact counts.
-        tests: how many blocks are tested in this release, in all columns.
+        widest: bins of the widest block.
 
     Returns:
         None where no block passes.
     """
-    cut = threshold(stddev, tests)
-    found: np.ndarray = np.zeros(
-        len(counts), dtype=bool
-    )  # blocks of this level with a block that passed
-    low, high = len(counts), 0
-    sums, width = np.asarray(counts, dtype=np.float64), 1
-    while len(sums):
-        passes = sums >= cut * math.sqrt(width)
-        own = np.flatnonzero(passes & ~found)
-        if own.size:
-            low, high = min(low, own[0] * width), max(high, (own[-1] + 1) * width)
-        pairs = len(sums) // 2
-        found = np.any((found | passes)[: 2 * pairs].reshape(pairs, 2), axis=1)
-        sums, width = sums[: 2 * pairs].reshape(pairs, 2).sum(axis=1), 2 * width
-    return (int(low), int(high)) if high else None
+    cut = threshold(stddev, num_blocks(len(counts), widest))
+    found = np.zeros(len(counts), dtype=bool)
+    width = 1
+    while width <= min(widest, len(counts)):
+        for start in range(0, len(counts) - width + 1, width):
+            block = slice(start, start + width)
+            rest = ~found[block]
+            left = int(rest.sum())
+            if left and counts[block][rest].sum() >= cut * math.sqrt(left):
+                found[block] = True
+        width *= 2
+    bins = np.flatnonzero(found)
+    return (int(bins[0]), int(bins[-1]) + 1) if bins.size else None
+
+
+def cover(counts: np.ndarray, stddev: float, around: tuple[int, int]) -> tuple[int, int]:
+    """Widen a range of bins until hardly any records can be seen beyond it.
+
+    It grows on the side beyond which more are counted, until there are `TAIL` of all and one
+    deviation of the noise of what is beyond, at most.
+
+    Args:
+        counts: noised, shape (bins,).
+        stddev: of the noise of one bin; 0 for exact counts.
+        around: first and one past the last bin to start from, as `support` found them.
+    """
+    low, high = around
+    total = max(float(counts.sum()), 0.0)
+    while low > 0 or high < len(counts):
+        below, above = float(counts[:low].sum()), float(counts[high:].sum())
+        slack = stddev * math.sqrt(low + len(counts) - high)
+        if below + above <= (TAIL * total + slack if stddev else 0.5):
+            break
+        grow_low = high == len(counts) or (low > 0 and below > above)
+        low, high = (low - 1, high) if grow_low else (low, high + 1)
+    return low, high
