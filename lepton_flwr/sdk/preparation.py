@@ -18,6 +18,7 @@ from lepton_flwr.sdk.labels import Labels
 from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, Settings
 
 MIN_ROWS = 10  # of a participant
+OTHER_BITS = 6  # rare categories of a column share 64 features
 _POPULATION = "lepton/sdk/population/v1"
 
 Progress = Callable[[int, int], None]
@@ -183,4 +184,7 @@ def _tables(
         clients=clients,
         num_classes=len(labels.values),
     )
-    return replace(tables, label="label", classes=tuple(map(str, labels.values)))
+    # Rare categories cost no budget so, and features that no record has hardly harm a model.
+    options = replace(tables.options, other_bits=OTHER_BITS)
+    names = tuple(map(str, labels.values))
+    return replace(tables, options=options, label="label", classes=names)

@@ -28,6 +28,7 @@ FORMAT, VERSION = "lepton-preprocessor", 1
 PREPROCESSOR_FILE = "preprocessor.json"
 UNSEEN = ("other", "error")
 MAX_JSON = 2**26
+MAX_OTHER_BITS = 12
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class FittedCategory:
         bits: leading bits of a hash that make a slot; 0 if texts have features.
         missing: whether missing values have a feature.
         other: whether all other texts have a feature together; without it they are zero in all.
+        other_bits: bits of their hashes that divide all other texts among so many features, each
+            for a share of them; 0 is one for all. No record shapes this division.
         fill: position of the text or slot that stands for a missing value; None for none.
     """
 
@@ -95,6 +98,7 @@ class FittedCategory:
     bits: int = 0
     missing: bool = False
     other: bool = False
+    other_bits: int = 0
     fill: int | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +108,10 @@ class FittedCategory:
         if len(set(known)) != len(known):
             raise ConfigError(f"column {self.name}: expected each category once")
         check.integer(f"bits of column {self.name}", self.bits, at_least=0, at_most=HASH_BITS)
+        most = MAX_OTHER_BITS if self.other else 0
+        check.integer(
+            f"other_bits of column {self.name}", self.other_bits, at_least=0, at_most=most
+        )
         if self.fill is not None:
             check.integer(
                 f"fill of column {self.name}", self.fill, at_least=0, at_most=len(known) - 1
@@ -115,7 +123,10 @@ class FittedCategory:
         names = [f"{self.name}={value}" for value in self.values]
         names += [f"{self.name}#{slot}" for slot in self.slots]
         names += [f"{self.name} missing"] if self.missing else []
-        return (*names, f"{self.name} other") if self.other else tuple(names)
+        others = [f"{self.name} other"]
+        if self.other_bits:
+            others = [f"{self.name} other {i}" for i in range(1 << self.other_bits)]
+        return (*names, *others) if self.other else tuple(names)
 
     def write(self, values: np.ndarray, out: np.ndarray, salt: bytes) -> int:
         """Write the features of `values` (n,) into `out` (n, features).
@@ -134,7 +145,8 @@ class FittedCategory:
         for row, value in enumerate(values.tolist()):
             if value not in codes:
                 key = hash_text(value, salt) >> (HASH_BITS - self.bits) if self.bits else value
-                codes[value] = known.get(key, other)
+                share = hash_text(value, salt) & ((1 << self.other_bits) - 1)
+                codes[value] = known.get(key, other + share)
                 if key not in known:
                     unseen.add(value)
             index[row] = codes[value]

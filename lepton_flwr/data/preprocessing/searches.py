@@ -14,7 +14,11 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
-from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
+from lepton_flwr.data.preprocessing.preprocessor import (
+    MAX_OTHER_BITS,
+    FittedCategory,
+    FittedNumber,
+)
 from lepton_flwr.data.preprocessing.questions import (
     NAME_BYTES,
     Bins,
@@ -48,6 +52,9 @@ class Options:
             feature of its own.
         max_categories: most categories of one column that have a feature of their own; the most
             frequent ones.
+        other_bits: with privacy, all other categories are divided among 2^other_bits features by
+            their hashes; 0 puts them all into one. It costs no budget, and a model can tell rare
+            categories apart as far as they do not share a feature.
     """
 
     impute: str = "mean"
@@ -55,10 +62,12 @@ class Options:
     indicators: bool = True
     most_frequent: bool = False
     max_categories: int = 100
+    other_bits: int = 0
 
     def __post_init__(self) -> None:
         check.choice("impute", self.impute, IMPUTE)
         check.integer("max_categories", self.max_categories, at_least=1, at_most=1000)
+        check.integer("other_bits", self.other_bits, at_least=0, at_most=MAX_OTHER_BITS)
 
 
 @dataclass(frozen=True)
@@ -147,10 +156,14 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
-        if not kept.size:
+        if not kept.size and (options.most_frequent or not options.other_bits):
             return None
         hashed = FittedCategory(
-            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, other=True
+            column.name,
+            slots=tuple(kept.tolist()),
+            bits=PRIVATE_HASH_BITS,
+            other=True,
+            other_bits=options.other_bits,
         )
         return _with_missing(hashed, reply, reply.values[1:][kept], options)
     return (yield from _by_name(column, options, salt))
