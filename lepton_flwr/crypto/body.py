@@ -1,8 +1,8 @@
 """The body of encrypted data: AES-256-GCM in chunks, each bound to its place.
 
-The STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár (2015, "Online Authenticated-
-Encryption and its Nonce-Reuse Misuse-Resistance", figure 9): the nonce of a chunk is a prefix of 7
-bytes, its number in 4, and 1 for the last chunk, else 0. Key and prefix are derived from the data
+The STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár ("Online Authenticated-Encryption
+and its Nonce-Reuse Misuse-Resistance", 2015, ePrint 2015/189): the nonce of a chunk is a prefix of
+7 bytes, its number in 4, and 1 for the last chunk, else 0. Key and prefix are derived from the data
 key, which is used for one body only, so no nonce repeats under a key.
 """
 
