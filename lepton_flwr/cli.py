@@ -11,7 +11,16 @@ import click
 import typer
 
 from lepton_flwr import __version__
-from lepton_flwr.commands import budget, code, encryption, federation, keys, secagg, simulate
+from lepton_flwr.commands import (
+    budget,
+    code,
+    encryption,
+    federation,
+    keys,
+    predict,
+    secagg,
+    simulate,
+)
 from lepton_flwr.commands.errors import say
 
 app = typer.Typer(
@@ -22,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(simulate.simulate)
 app.command()(simulate.scenarios)
+app.command()(predict.predict)
 app.add_typer(federation.app, name="federation")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secagg.app, name="secagg")

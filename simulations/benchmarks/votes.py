@@ -24,6 +24,7 @@ from rich.table import Table
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data import scenarios
+from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.inference.local_models import train_local_models
 from lepton_flwr.inference.poll import Participant, Poll
 from lepton_flwr.privacy.ledger import Ledger
@@ -52,6 +53,8 @@ def main() -> None:
     )
     scenario = scenarios.get(config.scenario)
     data = scenario.load(config)
+    if not isinstance(data, FederatedData):
+        parser.error(f"scenario {options.scenario}: expected one with public ranges")
     spec = ModelSpec(scenario.model, data.input_shape, data.num_classes, config.train.hidden_units)
     start = time.perf_counter()
     models = train_local_models(config, spec, data.clients, options.steps)

@@ -13,6 +13,7 @@ from lepton_flwr import _validate as check
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.errors import ConfigError
 
 KINDS = ("majority", "network", "trees")
 _LEAST = 1e-12  # probability of a class, so that its logarithm is finite
@@ -54,6 +55,8 @@ def central(config: RunConfig, kind: str) -> Central:
 
     check.choice("kind", kind, KINDS)
     data = scenarios.get(config.scenario).load(config)
+    if not isinstance(data, FederatedData):
+        raise ConfigError(f"scenario {config.scenario}: expected one with public ranges")
     x, x_test = (_joined(data, f"x_{part}") for part in ("train", "test"))
     y, y_test = (_joined(data, f"y_{part}") for part in ("train", "test"))
     fit = {"network": _network, "trees": _trees, "majority": _majority}[kind]
