@@ -24,7 +24,7 @@ TAG_BYTES = 16
 _KEY_BYTES, _PREFIX_BYTES = 32, 7
 _KEY_LABEL = "lepton/envelope/body-key/v1"
 
-# Takes the plaintext of a chunk, which is valid during the call only.
+# Takes the bytes of a chunk without its tag, which are valid during the call only.
 OnChunk = Callable[[memoryview], None]
 
 
@@ -80,21 +80,42 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
     """
     cipher, nonces = _cipher(body, data_key)
     plain, sealed = _buffers(body)
-    for number, length in _chunks(body):
-        part = sealed[: length + TAG_BYTES]
-        if _fill(source, part) < len(part):
-            raise TruncatedError(
-                f"body ends within chunk {number + 1} of {body.num_chunks}: the end is missing"
-            )
+    for number, part in _sealed_chunks(source, body, sealed):
+        text = plain[: len(part) - TAG_BYTES]
         try:
-            cipher.decrypt_into(nonces(number), part, None, plain[:length])
+            cipher.decrypt_into(nonces(number), part, None, text)
         except InvalidTag:
             raise TamperedChunkError(
                 f"chunk {number + 1} of {body.num_chunks} is damaged, or is not the one that was "
                 f"written there"
             ) from None
-        on_chunk(plain[:length])
-        write(target, plain[:length])
+        on_chunk(text)
+        write(target, text)
+
+
+def copy(source: Stream, target: Stream, body: Body, on_chunk: OnChunk) -> None:
+    """Copy an encrypted body as it is, to the end of `source`.
+
+    Raises:
+        TruncatedError: the end is missing.
+        TrailingBytesError: there is more.
+    """
+    _, sealed = _buffers(body)
+    for _, part in _sealed_chunks(source, body, sealed):
+        on_chunk(part[:-TAG_BYTES])
+        write(target, part)
+
+
+def _sealed_chunks(
+    source: Stream, body: Body, buffer: memoryview
+) -> Iterator[tuple[int, memoryview]]:
+    for number, length in _chunks(body):
+        part = buffer[: length + TAG_BYTES]
+        if _fill(source, part) < len(part):
+            raise TruncatedError(
+                f"body ends within chunk {number + 1} of {body.num_chunks}: the end is missing"
+            )
+        yield number, part
     if source.read(1):
         raise TrailingBytesError(f"bytes after the last of {body.num_chunks} chunks")
 

@@ -153,6 +153,18 @@ def test_rewrapping_changes_who_can_open(lepton, keys, monkeypatch):
     assert lepton("decrypt", "rows.csv.lepton", "--passphrase", "--force")[0] == 0
 
 
+def test_a_key_is_rotated_for_many_files_at_once(lepton, keys):
+    for name in ("a", "b", "c"):
+        lepton("encrypt", "rows.csv", "--to", "alice.key.pub", "--out", f"{name}.lepton")
+    lepton("rewrap", "c.lepton", "--key", "alice.key", "--to", "bob.key.pub")
+    files = ("a.lepton", "b.lepton", "c.lepton")
+    code, out, err = lepton("rewrap", *files, "--key", "alice.key", "--to", "bob.key.pub")
+    assert (code, out.count("\n")) == (3, 2)
+    assert err.startswith("error: c.lepton: not encrypted for key")
+    for file in files:
+        assert lepton("decrypt", file, "--key", "bob.key", "--force")[0] == 0
+
+
 def test_inspect_shows_versions_sizes_and_recipients(lepton, keys, monkeypatch, tmp_path):
     monkeypatch.setenv("LEPTON_PASSPHRASE", PASSPHRASE)
     lepton("encrypt", "rows.csv", "--to", "alice.key.pub", "--passphrase", "--purpose", "ro\x1bws")
