@@ -19,7 +19,7 @@ from lepton_flwr.crypto.errors import (
 )
 from lepton_flwr.crypto.header import Body, Stream, derive
 
-CHUNK_BITS = 18
+CHUNK_BITS = 19
 TAG_BYTES = 16
 _KEY_BYTES, _PREFIX_BYTES = 32, 7
 _KEY_LABEL = "lepton/envelope/body-key/v1"

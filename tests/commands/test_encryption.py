@@ -170,7 +170,7 @@ def test_inspect_shows_versions_sizes_and_recipients(lepton, keys, monkeypatch, 
     lepton("encrypt", "rows.csv", "--to", "alice.key.pub", "--passphrase", "--purpose", "ro\x1bws")
     code, out, err = lepton("inspect", "rows.csv.lepton")
     assert (code, err) == (0, "")
-    for shown in ("version 1", "812 bytes", "argon2id", "x25519", r"ro\x1bws", "262,144",
+    for shown in ("version 1", "812 bytes", "argon2id", "x25519", r"ro\x1bws", "524,288",
                   Recipient.load(tmp_path / "alice.key.pub").fingerprint):  # fmt: skip
         assert shown in out
     assert "\x1b" not in out

@@ -388,7 +388,7 @@ def test_a_header_that_names_one_twice_or_nobody_is_refused(stanzas):
 
 
 def test_the_reference_opens_the_librarys_files_and_the_other_way_round(tmp_path):
-    plaintext = bytes(1 << 18) + b"the second chunk"
+    plaintext = bytes(1 << 19) + b"the second chunk"
     (tmp_path / "plain").write_bytes(plaintext)
     encrypt_file(
         tmp_path / "plain", tmp_path / "sealed", [key(suite).recipient for suite in SUITES]

@@ -12,12 +12,12 @@ def test_the_file_is_a_table_of_the_length_that_was_asked_for(tmp_path):
 
 def test_every_work_is_timed_and_leaves_what_it_should(tmp_path):
     best = encryption.measure(tmp_path, 3_000_000, 1)
-    assert all(0 < seconds < 10 for seconds in best.values())
+    assert all(times.seconds > 0 < times.processor for times in best.values())
     plain, found = (hashlib.sha256((tmp_path / name).read_bytes()) for name in
                     ("plain.csv", "found.csv"))  # fmt: skip
     assert plain.digest() == found.digest()
     before, encrypting, decrypting = encryption.memory(tmp_path)
-    assert 10 < before <= encrypting <= decrypting < before + 8
+    assert 10 < before < encrypting <= decrypting < before + 8
 
 
 def test_slow_encryption_fails_the_benchmark(monkeypatch, capsys, tmp_path):
