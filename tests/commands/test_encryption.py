@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from lepton_flwr import cli
 from lepton_flwr.crypto.encrypted_file import encrypt_file
 from lepton_flwr.crypto.recipients import SUITES, DecryptionKey, Recipient
 
@@ -15,27 +14,11 @@ PASSPHRASE = "correct horse"  # noqa: S105
 
 
 @pytest.fixture(autouse=True)
-def cheap_passphrases(monkeypatch):
+def scene(monkeypatch, tmp_path):
     for name, value in (("MEMORY_KIB", 64), ("PASSES", 1), ("LANES", 1)):
         monkeypatch.setattr(f"lepton_flwr.crypto.passphrase.{name}", value)
-    monkeypatch.delenv("LEPTON_PASSPHRASE", raising=False)
-    monkeypatch.delenv("LEPTON_NEW_PASSPHRASE", raising=False)
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     (tmp_path / "rows.csv").write_bytes(ROWS)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
