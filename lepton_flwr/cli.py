@@ -11,7 +11,7 @@ import click
 import typer
 
 from lepton_flwr import __version__
-from lepton_flwr.commands import budget, code, federation, keys, secagg, simulate
+from lepton_flwr.commands import budget, code, device, federation, keys, secagg, server, simulate
 from lepton_flwr.commands.errors import say
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(budget.app, name="budget")
 app.add_typer(code.app, name="app")
+app.add_typer(device.app, name="device")
+app.add_typer(server.app, name="server")
 
 
 @app.callback(invoke_without_command=True)
