@@ -56,8 +56,8 @@ def test_a_later_device_gets_the_policy_of_the_others(folder):
     policy = folder / "policy.toml"
     policy.write_text(policy.read_text().replace("min_survivors = 3", "min_survivors = 2"))
     made = add_device(folder, "late")
-    assert Device.open(made).policy.min_survivors == 2
     assert names(made) == names(folder / "devices" / "device-001")
+    assert Device.open(made).policy.min_survivors == 2
     with pytest.raises(ConfigError):
         add_device(folder, "late")
 
@@ -107,7 +107,7 @@ def test_a_server_of_this_machine_is_not_open_to_others(tmp_path, host, listen):
 )  # fmt: skip
 def test_malformed_settings_are_refused(tmp_path, text):
     (tmp_path / "server.toml").write_text(text)
-    with pytest.raises(ConfigError, match="expected|not TOML"):
+    with pytest.raises(ConfigError, match=r"expected|not TOML"):
         ServerSettings.read(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_a_lost_record_on_either_side_is_mended(nodes, tmp_path, lost):
 
 def test_what_flower_refuses_is_one_line(nodes, tmp_path):
     (tmp_path / "nodes" / "c.pub").write_text("key of a")
-    with pytest.raises(FederationError, match="register-c ended with code 1.*already in use"):
+    with pytest.raises(FederationError, match=r"register-c ended with code 1.*already in use"):
         nodes.align()
     assert nodes.changed()
 

@@ -104,8 +104,8 @@ def test_a_lost_process_is_up_again_without_help(tmp_path):
     run_until(tmp_path, Program(READY), enough)
 
 
-def test_pauses_double_to_a_minute_and_start_anew_after_a_good_run():
-    supervisor.FIRST_PAUSE = 1.0
+def test_pauses_double_to_a_minute_and_start_anew_after_a_good_run(monkeypatch):
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 1.0)
     backoff = Backoff()
     pauses = [backoff.next(0) for _ in range(9)]
     for pause, longest in zip(pauses, (1, 2, 4, 8, 16, 32, 60, 60, 60), strict=True):
