@@ -23,7 +23,13 @@ LOGS, FLOWER_HOME, TRUSTED_FILE = "logs", "flower", "trusted.yaml"
 CONNECT_SECONDS = 10.0
 # Flower's exit codes for a bad key, bad arguments and bad certificates.
 FATAL = frozenset({302, 303, 304, 600, 602, 603, 604} | {2})
+NOT_ACTIVATED = 305
 _JOINED = "SuperNode ID:"
+_LOST, _BACK = "Connection attempt failed", "Connection successful after"
+_NOT_LET_IN = (
+    "the server does not know this device's node.key, or still counts the device as online, as it "
+    "does for about a minute after a sudden end"
+)
 
 
 def run(folder: Path, say: Callable[[str], None]) -> None:
@@ -126,5 +132,10 @@ class _SuperNode:
             command += ["--trusted-entities", str(folder / TRUSTED_FILE)]
         return command, {"FLWR_HOME": str(folder / FLOWER_HOME)}
 
-    def look(self, added: str) -> bool:
-        return _JOINED in added
+    def look(self, added: str, up: bool) -> bool:
+        for line in added.splitlines():
+            up = _JOINED in line or _BACK in line or (up and _LOST not in line)
+        return up
+
+    def explain(self, code: int) -> str:
+        return _NOT_LET_IN if code == NOT_ACTIVATED else ""

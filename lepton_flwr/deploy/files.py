@@ -43,6 +43,8 @@ KillSignal=SIGTERM
 TimeoutStopSec=30
 Restart=on-failure
 RestartSec=30
+# Ended by SIGTERM, as it should be.
+SuccessExitStatus=143
 UMask=0077
 NoNewPrivileges=yes
 ProtectSystem=strict

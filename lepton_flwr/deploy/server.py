@@ -125,8 +125,12 @@ class _SuperLink:
         ]  # fmt: skip
         return command, flower_variables(self._folder)
 
-    def look(self, _: str) -> bool:
-        return _answers(_HOST, self._port, ServerCredentials.within(self._folder).authority)
+    def look(self, _: str, up: bool) -> bool:
+        authority = ServerCredentials.within(self._folder).authority
+        return up or _answers(_HOST, self._port, authority)
+
+    def explain(self, _: int) -> str:
+        return ""
 
 
 class _Gate:
@@ -147,11 +151,14 @@ class _Gate:
         ]  # fmt: skip
         return command, {}
 
-    def look(self, _: str) -> bool:
+    def look(self, _: str, up: bool) -> bool:
         listen = self._settings.listen
         host = {"0.0.0.0": _HOST, "::": "::1"}.get(listen, listen)  # noqa: S104
         authority = ServerCredentials.within(self._folder).authority
-        return _answers(host, self._settings.address.port, authority)
+        return up or _answers(host, self._settings.address.port, authority)
+
+    def explain(self, _: int) -> str:
+        return ""
 
 
 def _answers(host: str, port: int, authority: Path) -> bool:

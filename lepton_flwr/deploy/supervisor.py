@@ -20,6 +20,7 @@ FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 GOOD_SECONDS = 300.0
 MAX_LOG_BYTES = 16 << 20
 _BEAT_SECONDS = 30.0
+_FLOWER_CODE = re.compile(r"Exit Code: (\d+)")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -77,8 +78,11 @@ class Component(Protocol):
     def prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
         """Command and variables of the next start, or raise a `LeptonError` to wait with it."""
 
-    def look(self, added: str) -> bool:
-        """Look at what it has printed; whether it is known to be up now."""
+    def look(self, added: str, up: bool) -> bool:
+        """Whether it is up now, by what it has printed since the last look, and was `up` then."""
+
+    def explain(self, code: int) -> str:
+        """What an exit code of Flower's means here; empty if there is no more to say."""
 
 
 class Keeper:
@@ -89,7 +93,7 @@ class Keeper:
         processes: starts it, and ends it with all the rest.
         status: where its state is written.
         say: tells whoever watches.
-        fatal: exit codes after which trying again is no use.
+        fatal: exit codes, of Flower or of the process, after which trying again is no use.
     """
 
     def __init__(
@@ -123,14 +127,19 @@ class Keeper:
                 self._start()
             return
         ended = self._processes.ended(name)  # before reading, so that nothing is missed
-        added = self._tail.read()
-        if not self.up and self._component.look(added):
-            self.up = True
-            self._say(f"{name} is up")
+        up = self._component.look(self._tail.read(), self.up)
+        if up != self.up:
+            self.up = up
+            self._say(f"{name} is {'up' if up else 'cut off: it goes on trying'}")
+            if not up:
+                self._status.failed(f"{name} was cut off")
         if ended:
-            failure = self._processes.failure(name)
             self._tail = None
-            if self._processes.code(name) in self._fatal:
+            failure = self._processes.failure(name)
+            code = exit_code(failure, self._processes.code(name))
+            if meaning := self._component.explain(code):
+                failure = FederationError(f"{failure}: {meaning}")
+            if code in self._fatal:
                 self._status.failed(str(failure))
                 raise failure
             self._wait(failure)
@@ -158,6 +167,12 @@ class Keeper:
         self._due = time.monotonic() + pause
         self._status.failed(str(error), restart=isinstance(error, FederationError))
         self._say(f"{error}; trying again in {pause:.0f} s")
+
+
+def exit_code(failure: FederationError, code: int | None) -> int:
+    """Flower's own exit code, which stands in its last words; else the process' one."""
+    found = _FLOWER_CODE.search(str(failure))
+    return int(found[1]) if found else (code or 0)
 
 
 def keep(keepers: Sequence[Keeper], status: StatusFile, tick: Callable[[], None]) -> None:

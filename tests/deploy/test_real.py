@@ -216,7 +216,7 @@ def test_a_federation_comes_up_answers_lets_nobody_else_in_and_ends(stage):
     assert len(set(found.values())) == 3
 
     wait_until(lambda: (Status.read(stranger) or Status()).restarts >= 1)
-    assert "code 305" in Status.read(stranger).last_error
+    assert "Exit Code: 305" in Status.read(stranger).last_error
     wait_until(lambda: (Status.read(deceived) or Status()).last_error)
     assert "is not the one of ca.crt" in Status.read(deceived).last_error
     assert RUNNING not in (state(stranger), state(deceived))

@@ -26,8 +26,13 @@ class Program:
         code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
         return [sys.executable, "-Ic", code], {}
 
-    def look(self, added):
-        return "ready" in added
+    def look(self, added, up):
+        for line in added.splitlines():
+            up = line == "ready" or (up and line != "lost")
+        return up
+
+    def explain(self, code):
+        return "a hint" if code == 305 else ""
 
 
 READY = "import time; print('ready', flush=True); time.sleep(100)"
@@ -89,6 +94,30 @@ def test_a_fatal_exit_code_ends_it(tmp_path):
         with pytest.raises(FederationError, match="code 7"):
             keep([keeper], status, lambda: None)
     assert "code 7" in Status.read(tmp_path).last_error
+
+
+def test_what_is_cut_off_is_not_up_until_it_is_back(tmp_path):
+    code = "import time\nfor word in ('ready', 'lost', 'ready'):\n print(word, flush=True)\n"
+    program = Program(f"{code} time.sleep(0.5)\ntime.sleep(100)")
+    said, status, _ = run_until(
+        tmp_path, program, lambda keeper, status: keeper.up and status.last_error
+    )
+    assert said == ["program is up", "program is cut off: it goes on trying", "program is up"]
+    assert (status.last_error, status.restarts) == ("program was cut off", 0)
+
+
+def test_flowers_own_exit_code_counts_and_is_explained(tmp_path):
+    words = "import sys; sys.exit('ERROR : Exit Code: {} no')"
+    program = Program(words.format(305), words.format(302))
+    status = StatusFile(tmp_path)
+    said = []
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        keeper = Keeper(program, processes, status, said.append, frozenset({302}))
+        with pytest.raises(FederationError, match="Exit Code: 302"):
+            keep([keeper], status, lambda: None)
+    assert len(said) == 1
+    assert "Exit Code: 305" in said[0]
+    assert "a hint; trying again" in said[0]
 
 
 def test_a_lost_process_is_up_again_without_help(tmp_path):
