@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Context
 
-from lepton_flwr.device import Device
+from lepton_flwr.device import WHOLE, Device
 from lepton_flwr.errors import PolicyError
 from lepton_flwr.privacy.chain import LedgerRolledBackError
 from lepton_flwr.privacy.events import Event, SampledGaussian, Unbounded, Unit
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lepton_flwr.training.task import Task
 
 LEDGER = "lepton-ledger"
-WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 
 
 @contextmanager

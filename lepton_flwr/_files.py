@@ -1,6 +1,7 @@
 """Files that are either the former whole or the new whole, never half of one."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
     """
 
     def write(beside: Path) -> None:
-        beside.unlink(missing_ok=True)  # what a crash left may have another mode
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             rest = memoryview(content)
@@ -42,7 +42,8 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
-    beside = path.with_name(f".partial-{path.name}")
+    # A name of its own for each writer, or one would rename what another has half written.
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     with output_errors(path):
         try:
             write(beside)

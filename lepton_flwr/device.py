@@ -39,6 +39,8 @@ FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
+RECORDS_FILE = "records.sha256"
+WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
 
 
@@ -249,16 +251,29 @@ class Device:
         return Ledger(path, Path(spending.ledger_head) if spending.ledger_head else None)
 
     def data_digest(self) -> bytes:
-        """SHA-256 of the data's file: names the data before any of it is read as data.
+        """SHA-256 of the records: names the data before any of it is read as data.
+
+        Of the data's file, unless its features were computed with statistics of all devices: those
+        are noised anew every time, and the records that they were computed from stay the same.
+        `records.sha256` then has their digest.
 
         Raises:
             DataError: the file is missing.
         """
+        named = self.folder / RECORDS_FILE
         try:
+            if os.path.lexists(named):
+                _check_trusted(named)
+                digest = bytes.fromhex(named.read_text(encoding="ascii"))
+                if len(digest) != hashlib.sha256().digest_size:
+                    raise ValueError
+                return digest
             with (self.folder / DATA_FILE).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
+        except ValueError:
+            raise DataError(f"{RECORDS_FILE}: expected 64 hexadecimal digits") from None
 
     def data(self) -> "ClientData":
         """Read the device's data.
@@ -338,7 +353,7 @@ def provision(
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
-    names: Counter[str] = Counter()
+    digests: list[bytes] = []
     # Who runs all devices runs the server as well, and need not be kept from its own sums.
     secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
@@ -359,13 +374,15 @@ def provision(
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
             write_private(folder / LIST_FILE, revoked)
             rows.save(folder / DATA_FILE)
+            if rows.records:
+                write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = spending
             if ledgers is not None:
-                ledgers.mkdir(mode=0o700, parents=True, exist_ok=True)
-                name = hashlib.sha256((folder / DATA_FILE).read_bytes()).hexdigest()[:32]
-                names[name] += 1  # two devices with the same rows are still two
-                name += f"-{names[name]}" if names[name] > 1 else ""
-                own = replace(spending, ledger=str(ledgers.resolve() / f"{name}.db"))
+                digests.append(
+                    rows.records or hashlib.sha256((folder / DATA_FILE).read_bytes()).digest()
+                )
+                ledger = ledger_files(ledgers.resolve(), digests)[-1]
+                own = replace(spending, ledger=str(ledger))
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
@@ -384,6 +401,23 @@ def _roster(folder: Path, rules: RevocationRules) -> Roster:
     roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
     remember(folder, roster.lists)
     return roster
+
+
+def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
+    """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
+
+    Args:
+        folder: that holds them.
+        digests: of the devices' data, in the order of the devices.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names: Counter[str] = Counter()
+    files = []
+    for digest in digests:
+        name = digest.hex()[:32]
+        names[name] += 1  # two devices with the same rows are still two
+        files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
+    return files
 
 
 def _check_private(path: Path) -> None:

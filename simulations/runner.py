@@ -57,19 +57,27 @@ def simulate(
     from flwr.serverapp import Grid, ServerApp
 
     from clients.client_app import app as client_app
-    from lepton_flwr.data import scenarios
-    from lepton_flwr.runs.folder import RunInterrupted
+    from lepton_flwr.runs.folder import RunInterrupted, new_folder
+    from lepton_flwr.runs.progress import answering
     from strategies.budgets import Budgets
     from strategies.exchange import RunInterruptedError
     from strategies.federate import with_noise
-    from strategies.server_app import LEDGERS, observers, serve, with_data
+    from strategies.preparation import prepare
+    from strategies.server_app import LEDGERS, observers, serve
 
-    data = scenarios.get(config.scenario).load(config)
-    config = with_data(config, data)
+    path = new_folder(out, config.scenario)
+    kept = ledgers or path / LEDGERS
+    with answering("statistics") as progress:
+        made = prepare(config, path, kept, progress)
+    config, data = made.config, made.data
+    folder, observer = observers(config, folder=path)
     if ledgers is not None:  # refused at once, not after an engine has started
-        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
-            budgets.affordable(config.rounds)
-    folder, observer = observers(config, out=out)
+        try:
+            with contextlib.closing(Budgets.open(kept, with_noise(config), made.run)) as budgets:
+                budgets.affordable(config.rounds)
+        except BaseException:
+            folder.discard_unused()
+            raise
     server_app = ServerApp()
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -83,8 +91,9 @@ def simulate(
                 config,
                 data,
                 observer,
-                ledgers or folder.path / LEDGERS,
+                kept,
                 stop,
+                made.run,
             )
         except BaseException as error:
             failures.append(error)

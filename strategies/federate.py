@@ -30,7 +30,7 @@ from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
-from strategies.budgets import Budgets
+from strategies.budgets import Budgets, statistics_event
 from strategies.exchange import RunInterruptedError
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
@@ -49,6 +49,7 @@ class Federation:
         members: the roster.
         title: the scenario in a few words.
         ledgers: folder of the server's ledger, made if missing.
+        run: the run's name in the ledger; empty makes one.
     """
 
     config: RunConfig
@@ -56,6 +57,7 @@ class Federation:
     members: Members
     title: str
     ledgers: Path
+    run: str = ""
 
 
 def federate(
@@ -75,7 +77,11 @@ def federate(
     """
     config = with_noise(with_floor(federation.config))
     with contextlib.closing(
-        Budgets.open(federation.ledgers, config, f"{config.scenario} {datetime.now():%F %T}")
+        Budgets.open(
+            federation.ledgers,
+            config,
+            federation.run or f"{config.scenario} {datetime.now():%F %T}",
+        )
     ) as budgets:
         _federate(grid, replace(federation, config=config), budgets, observer, stop)
 
@@ -165,13 +171,39 @@ def with_floor(config: RunConfig) -> RunConfig:
     return replace(config, secagg=replace(config.secagg, min_survivors=floor))
 
 
+def with_statistics(config: RunConfig, releases: int) -> RunConfig:
+    """Fill in how many statistics preprocessing needs, and the noise of each.
+
+    By themselves they spend `statistics_share` of epsilon at most.
+    """
+    record = config.dp.record
+    if not record.enabled:
+        releases = 0
+    noise = record.statistics_noise_multiplier if releases else 0.0
+    if releases and noise == 0:
+        share = record.epsilon * record.statistics_share
+        noise = calibrate(share, config.dp.delta, 1.0, releases)
+    record = replace(record, statistics_releases=releases, statistics_noise_multiplier=noise)
+    return replace(config, dp=replace(config.dp, record=record))
+
+
 def with_noise(config: RunConfig) -> RunConfig:
-    """Fill in the noise multipliers that are to be calibrated."""
+    """Fill in the noise multipliers that are to be calibrated.
+
+    What statistics of preprocessing release comes out of the same epsilon.
+    """
     dp, train = config.dp, config.train
     record, client = dp.record, dp.client
     if record.enabled and record.noise_multiplier == 0:
         steps = config.rounds * train.local_steps
-        noise = calibrate(record.epsilon, dp.delta, train.sampling_probability, steps)
+        statistics = statistics_event(config)
+        noise = calibrate(
+            record.epsilon,
+            dp.delta,
+            train.sampling_probability,
+            steps,
+            also=[(statistics, record.statistics_releases)] if statistics else (),
+        )
         record = replace(record, noise_multiplier=noise)
     if client.enabled and client.noise_multiplier == 0:
         noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
@@ -271,6 +303,10 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
     if config.dp.client.adaptive_clip:
         assumptions[Unit.CLIENT] += (
             "the clip norm follows the noised share of unclipped updates, which epsilon covers",
+        )
+    if config.dp.record.statistics_releases:
+        assumptions[Unit.RECORD] += (
+            "the columns' names and kinds and the list of classes are public",
         )
     for unit in budgets.budgets:
         statement = budgets.statement(unit, rounds, assumptions[unit])

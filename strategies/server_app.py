@@ -17,20 +17,20 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import ModelConfig, RunConfig, nest
+from lepton_flwr.config import RunConfig, nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
-from lepton_flwr.privacy.policy import PrivacyPolicy
-from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.folder import RunFolder, new_folder
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
-from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
+from strategies.federate import NODES_TIMEOUT, Federation, federate
+from strategies.preparation import DEVICES, prepare, spending_policy, with_data
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -38,8 +38,6 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
-# Within a folder of ledgers, those of simulated devices.
-DEVICES = "devices"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
@@ -59,12 +57,6 @@ def observers(
     return kept, Observers([kept, ProgressBar()])
 
 
-def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
-    """Fill in what the data says: the clients, the rows' shape and the classes."""
-    model = ModelConfig(data.input_shape, data.num_classes)
-    return with_floor(replace(config, clients=len(data.clients), model=model))
-
-
 def describe_model(config: RunConfig) -> ModelSpec:
     """The model of a configuration whose `model` is set."""
     kind = scenarios.get(config.scenario).model
@@ -80,21 +72,14 @@ def serve(  # noqa: PLR0917
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
+    run: str = "",
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers), observer, stop)
-
-
-def spending_policy(config: RunConfig) -> PrivacyPolicy:
-    """The limit of simulated devices: the epsilon per record of their run."""
-    record = config.dp.record
-    return PrivacyPolicy(
-        delta=config.dp.delta, max_record_epsilon=record.epsilon if record.enabled else None
-    )
+        federate(grid, _federation(config, roster, ledgers, run), observer, stop)
 
 
 @contextmanager
@@ -127,11 +112,11 @@ def main(grid: Grid, context: Context) -> None:
     out = Path(str(own[OUT])) if own[OUT] else None
     named = Path(str(own[LEDGER])) if own[LEDGER] else None
     if own[SIMULATED] is not False:
-        data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
-        config = with_data(config, data)
-        folder, observer = observers(config, out=out)
-        ledgers = named or folder.path / LEDGERS
-        serve(grid, context.run_id, config, data, observer, ledgers)
+        path = new_folder(out, config.scenario)
+        ledgers = named or path / LEDGERS
+        made = prepare(replace(config, clients=_count_nodes(grid)), path, ledgers)
+        _, observer = observers(made.config, folder=path)
+        serve(grid, context.run_id, made.config, made.data, observer, ledgers, run=made.run)
         return
     if not own[ROSTER]:
         raise ConfigError(
@@ -141,16 +126,22 @@ def main(grid: Grid, context: Context) -> None:
     revoked = named_roster.with_name(LIST_FILE)
     roster = Roster.of_authority(_read(named_roster), _read(revoked) if revoked.exists() else None)
     if not config.model.input_shape:
-        config = with_data(config, scenarios.get(config.scenario).load(config))
+        data = scenarios.get(config.scenario).load(config)
+        if not isinstance(data, FederatedData):
+            raise ConfigError(
+                "model.input_shape, model.num_classes: expected what the devices' preprocessor "
+                "makes, for this server does not prepare their data"
+            )
+        config = with_data(config, data)
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
     folder, observer = observers(config, folder=out)
     federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
 
 
-def _federation(config: RunConfig, roster: Roster, ledgers: Path) -> Federation:
+def _federation(config: RunConfig, roster: Roster, ledgers: Path, run: str = "") -> Federation:
     title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers)
+    return Federation(config, describe_model(config), roster, title, ledgers, run)
 
 
 def _read(path: Path) -> bytes:
