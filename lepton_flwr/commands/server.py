@@ -2,10 +2,11 @@
 
 import typer
 
-from lepton_flwr.commands import server_run
+from lepton_flwr.commands import server_run, server_train
 
 app = typer.Typer(rich_markup_mode="rich")
 app.command()(server_run.run)
+app.command()(server_train.train)
 
 
 @app.callback()

@@ -9,9 +9,12 @@ from lepton_flwr.crypto.keyring import Keyring
 from lepton_flwr.deploy.device import check
 from lepton_flwr.deploy.folders import add_device, create, default_floor
 from lepton_flwr.deploy.settings import DeviceSettings, ServerSettings
+from lepton_flwr.deploy.status import StatusFile
+from lepton_flwr.deploy.train import train
 from lepton_flwr.device import Device
-from lepton_flwr.errors import ConfigError, DataError, OutputError
+from lepton_flwr.errors import ConfigError, DataError, FederationError, OutputError
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.runs.settings import resolve
 
 ADDRESS = Address("fl.example.org", 8000)
 COMMON = {"ca.crt", "environment", "lepton.service", "revoked.crl", "roster.pem", "start.sh"}
@@ -147,3 +150,13 @@ def test_the_start_script_runs_the_folder_that_it_is_in_with_its_environment(fol
             capture_output=True, text=True, check=True, cwd="/",
         )  # fmt: skip
         assert done.stdout.split() == ["0", role, "run", str(place)]
+
+
+def test_a_server_that_does_not_run_trains_nobody(folder, tmp_path):
+    server = folder / "server"
+    for state in ("", "stopped"):
+        if state:
+            StatusFile(server).enter(state)
+        with pytest.raises(FederationError, match="lepton server run"):
+            train(server, resolve("smoke"), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
