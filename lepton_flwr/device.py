@@ -26,6 +26,7 @@ from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
+from lepton_flwr.crypto.revocation_rules import RevocationRules
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -42,33 +43,6 @@ DATA_FILE = "data.npz"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
-
-
-@dataclass(frozen=True)
-class RevocationRules:
-    """The table `[revocation]` of a policy: when a device goes on without a recent list.
-
-    Attributes:
-        required: refuse to go on without a list of every authority on the roster.
-        allow_expired: go on with a list after the time when a newer one was due.
-    """
-
-    required: bool = True
-    allow_expired: bool = False
-
-    @classmethod
-    def from_table(cls, table: object) -> Self:
-        """The rules of a table of booleans.
-
-        Raises:
-            ConfigError: it is no table, has an unknown key, or a value is no boolean.
-        """
-        names = list(cls.__dataclass_fields__)
-        if not isinstance(table, Mapping) or not set(table) <= set(names):
-            raise ConfigError(f"[revocation]: expected a table with keys out of {names}")
-        if not all(isinstance(value, bool) for value in table.values()):
-            raise ConfigError("[revocation]: expected true or false")
-        return cls(**table)
 
 
 @dataclass(frozen=True)
@@ -130,7 +104,7 @@ class Policy:
         return ClientFloors.from_table(self.secagg, self.min_survivors)
 
     @property
-    def revocation_rules(self) -> "RevocationRules":
+    def revocation_rules(self) -> RevocationRules:
         """When it goes on without a recent revocation list."""
         return RevocationRules.from_table(self.revocation)
 
