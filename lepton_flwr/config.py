@@ -80,10 +80,14 @@ class ModelConfig:
     Attributes:
         input_shape: shape of one row.
         num_classes: number of classes.
+        label: the column that held them, where a table did.
+        classes: their names, in the order of their numbers, where a table's values name them.
     """
 
     input_shape: tuple[int, ...] = ()
     num_classes: int = 0
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for size in self.input_shape:
@@ -94,6 +98,14 @@ class ModelConfig:
                 f"model.input_shape={list(self.input_shape)}, "
                 f"model.num_classes={self.num_classes}: expected both, with 2 classes or more, "
                 "or neither"
+            )
+        if self.classes and (
+            len(set(self.classes)) != self.num_classes
+            or not all(isinstance(name, str) for name in self.classes)
+        ):
+            raise ConfigError(
+                f"model.classes: {len(self.classes)} names: expected {self.num_classes} different "
+                "texts, or none"
             )
 
 
@@ -250,6 +262,22 @@ class DPConfig:
 
 
 @dataclass(frozen=True)
+class OutputConfig:
+    """What a run leaves behind.
+
+    Attributes:
+        model_to: recipients, as their files' one line of text, for whom the model is encrypted;
+            empty leaves it in clear.
+    """
+
+    model_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in self.model_to):
+            raise ConfigError("output.model_to: expected a list of recipients' texts")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -272,6 +300,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     secagg: SecAggConfig = field(default_factory=SecAggConfig)
     dp: DPConfig = field(default_factory=DPConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:
         if self.clients is not None:

@@ -2,8 +2,10 @@
 
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
-accepts), `policy.toml` (what a server may ask) and `data.npz`. Anything missing, malformed or
-open to changes by other users is refused. Its ledger, `ledger.db`, is made when it first trains.
+accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
+`data.npz`. Anything missing, malformed or open to changes by other users is refused. Its ledger,
+`ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
+lists that it has seen.
 """
 
 import hashlib
@@ -20,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lepton_flwr import _validate as check
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
-from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
+from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -34,12 +37,38 @@ if TYPE_CHECKING:
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
-ROSTER_FILE = "roster.pem"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class RevocationRules:
+    """The table `[revocation]` of a policy: when a device goes on without a recent list.
+
+    Attributes:
+        required: refuse to go on without a list of every authority on the roster.
+        allow_expired: go on with a list after the time when a newer one was due.
+    """
+
+    required: bool = True
+    allow_expired: bool = False
+
+    @classmethod
+    def from_table(cls, table: object) -> Self:
+        """The rules of a table of booleans.
+
+        Raises:
+            ConfigError: it is no table, has an unknown key, or a value is no boolean.
+        """
+        names = list(cls.__dataclass_fields__)
+        if not isinstance(table, Mapping) or not set(table) <= set(names):
+            raise ConfigError(f"[revocation]: expected a table with keys out of {names}")
+        if not all(isinstance(value, bool) for value in table.values()):
+            raise ConfigError("[revocation]: expected true or false")
+        return cls(**table)
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,7 @@ class Policy:
         app_signers: hexadecimal Ed25519 keys whose signature, in `app.sig`, allows code as well.
         privacy: what its data may be spent on; see `PrivacyPolicy`.
         secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
+        revocation: when it goes on without a recent revocation list; see `RevocationRules`.
     """
 
     min_survivors: int
@@ -67,6 +97,7 @@ class Policy:
     app_signers: Sequence[str] = ()
     privacy: Mapping[str, Any] = field(default_factory=dict)
     secagg: Mapping[str, Any] = field(default_factory=dict)
+    revocation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
@@ -82,7 +113,11 @@ class Policy:
             for value in _texts(name, getattr(self, name)):
                 if not re.fullmatch("[0-9a-f]{64}", value):
                     raise ConfigError(f"{name}: {value!r}: expected 64 hexadecimal digits")
-        _ = self.spending, self.floors  # refused here, not in the middle of a run
+        _ = (
+            self.spending,
+            self.floors,
+            self.revocation_rules,
+        )  # refused here, not in the middle of a run
 
     @property
     def spending(self) -> PrivacyPolicy:
@@ -93,6 +128,11 @@ class Policy:
     def floors(self) -> ClientFloors:
         """What it asks of a secure sum."""
         return ClientFloors.from_table(self.secagg, self.min_survivors)
+
+    @property
+    def revocation_rules(self) -> "RevocationRules":
+        """When it goes on without a recent revocation list."""
+        return RevocationRules.from_table(self.revocation)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -148,16 +188,19 @@ class Device:
             PolicyError: the folder, the policy or the roster is missing, malformed, or open to
                 changes by other users.
             KeyFileError: the key is missing, malformed, or open to other users.
-            CertificateError: a certificate is missing, malformed or of the wrong kind.
+            PassphraseError: the key is protected, and `LEPTON_PASSPHRASE` is missing or wrong.
+            CertificateError: a certificate is missing, malformed, of the wrong kind or out of its
+                time, or the device's own is revoked.
+            RevocationError: a revocation list is missing, malformed, of another authority, or
+                older than one that this device has seen.
         """
         for path in (folder, folder / POLICY_FILE, folder / ROSTER_FILE):
             _check_trusted(path)
-        return cls(
-            folder,
-            Identity.load(folder),
-            Roster.of_authority((folder / ROSTER_FILE).read_bytes()),
-            Policy.read(folder / POLICY_FILE),
-        )
+        policy = Policy.read(folder / POLICY_FILE)
+        roster = _roster(folder, policy.revocation_rules)
+        identity = Identity.load(folder)
+        roster.check(identity.certificate)  # or the others would refuse it, one after the other
+        return cls(folder, identity, roster, policy)
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any], run_id: int) -> Self:
@@ -322,12 +365,14 @@ def provision(
         if any(root.iterdir()):
             raise PolicyError(f"{root}: not empty: expected a new folder for the devices")
         authority = Authority.create("lepton devices")
+        revoked = authority.sign_revocations(1, lifetime=LIFETIME)  # nobody, and nobody can be
         folders = []
         for number, rows in enumerate(data):
             folder = node_folder(root, number)
             folder.mkdir(mode=0o700)
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
+            write_private(folder / LIST_FILE, revoked)
             rows.save(folder / DATA_FILE)
             if rows.records:
                 write_private(folder / RECORDS_FILE, rows.records.hex().encode())
@@ -346,6 +391,16 @@ def provision(
     except OSError as error:
         raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
     return folders
+
+
+def _roster(folder: Path, rules: RevocationRules) -> Roster:
+    authorities, path = (folder / ROSTER_FILE).read_bytes(), folder / LIST_FILE
+    if not rules.required and not path.exists():
+        return Roster.of_authority(authorities)
+    _check_trusted(path)
+    roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
+    remember(folder, roster.lists)
+    return roster
 
 
 def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, ROSTER_FILE, provision
+from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, provision
 from lepton_flwr.errors import FederationError
 from simulations.loopback import Federation, NodeConfig, environment
 from simulations.processes import Processes, termination_as_exit

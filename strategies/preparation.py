@@ -9,7 +9,7 @@ from pathlib import Path
 from lepton_flwr.config import ModelConfig, RunConfig
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor, fit
+from lepton_flwr.data.preprocessing import Preprocessor, fit
 from lepton_flwr.data.preprocessing.in_process import Charge as ChargeParticipant
 from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
@@ -18,6 +18,7 @@ from lepton_flwr.device import WHOLE, ledger_files
 from lepton_flwr.privacy.events import Event, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.runs.artifacts import recipients_of, write_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_floor, with_noise, with_statistics
 
@@ -48,8 +49,8 @@ def prepare(
 
     Args:
         config: the run.
-        folder: the run's; gets `preprocessor.json` if there is one. An empty folder is removed if
-            this fails.
+        folder: the run's; gets the preprocessor if there is one, encrypted as the model will be.
+            An empty folder is removed if this fails.
         ledgers: of the server and the simulated devices; statistics are charged to both.
         progress: told of participants that have answered a question and of all.
 
@@ -67,11 +68,13 @@ def prepare(
     try:
         loaded = scenarios.get(config.scenario).load(config)
         if isinstance(loaded, FederatedData):
+            if loaded.preprocessor is not None:
+                write_preprocessor(folder, loaded.preprocessor, recipients_of(config))
             return Prepared(with_data(with_statistics(config, 0), loaded), loaded, run)
         config = with_floor(replace(config, clients=len(loaded.clients)))
         config = with_noise(with_statistics(config, loaded.releases))
         preprocessor = ask_statistics(config, loaded, ledgers, run, progress)
-        preprocessor.save(folder / PREPROCESSOR_FILE)
+        write_preprocessor(folder, preprocessor, recipients_of(config))
         data = loaded.features(preprocessor)
         return Prepared(with_data(config, data), data, run)
     except BaseException:
@@ -118,7 +121,7 @@ def ask_statistics(
 
 def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
     """Fill in what the data says: the clients, the rows' shape and the classes."""
-    model = ModelConfig(data.input_shape, data.num_classes)
+    model = ModelConfig(data.input_shape, data.num_classes, data.label, data.classes)
     return with_floor(replace(config, clients=len(data.clients), model=model))
 
 

@@ -18,10 +18,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from lepton_flwr.config import RunConfig, nest
-from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
+from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
+from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.runs.folder import RunFolder, new_folder
 from lepton_flwr.runs.observer import RunObserver
@@ -121,7 +122,9 @@ def main(grid: Grid, context: Context) -> None:
         raise ConfigError(
             f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
         )
-    roster = Roster.of_authority(_read(Path(str(own[ROSTER]))))
+    named_roster = Path(str(own[ROSTER]))
+    revoked = named_roster.with_name(LIST_FILE)
+    roster = Roster.of_authority(_read(named_roster), _read(revoked) if revoked.exists() else None)
     if not config.model.input_shape:
         data = scenarios.get(config.scenario).load(config)
         if not isinstance(data, FederatedData):

@@ -2,12 +2,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from lepton_flwr.crypto.files import KeyFileError
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.errors import PassphraseError
+from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.identity import CertificateError
+from lepton_flwr.crypto.keyring import Keyring
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, protect
+from lepton_flwr.crypto.revocation import LIST_FILE, RevocationError, RevokedError
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import (
     Device,
@@ -45,6 +51,102 @@ def test_provisioned_devices_accept_each_other_and_nobody_else(tmp_path, folders
     identity = Device.open(stranger).identity
     with pytest.raises(CertificateError):
         devices[0].roster.verify(identity.certificate, b"m", identity.sign(b"m"))
+
+
+@pytest.fixture
+def federation(tmp_path):
+    """Two devices of an authority that can still revoke, with the least that a device needs."""
+    ring = Keyring.create(tmp_path / "fed", 2, Address("localhost", 8000))
+    for number in (1, 2):
+        folder = tmp_path / "fed" / "devices" / f"device-{number:03d}"
+        (folder / "policy.toml").write_text("min_survivors = 2\n")
+        (folder / "policy.toml").chmod(0o600)
+    return ring, folder
+
+
+def test_a_device_refuses_those_that_its_own_list_revokes_and_notices_its_own_end(federation):
+    ring, folder = federation
+    other = Device.open(folder.with_name("device-001")).identity
+    Device.open(folder).roster.check(other.certificate)
+    ring.revoke(["device-001"])
+    with pytest.raises(RevokedError):
+        Device.open(folder).roster.check(other.certificate)
+    (folder.with_name("device-001") / LIST_FILE).write_bytes((folder / LIST_FILE).read_bytes())
+    with pytest.raises(RevokedError):
+        Device.open(folder.with_name("device-001"))
+
+
+def test_an_older_list_is_not_taken_back(federation):
+    ring, folder = federation
+    old = (folder / LIST_FILE).read_bytes()
+    Device.open(folder)
+    ring.revoke(["device-001"])
+    Device.open(folder)
+    new = (folder / LIST_FILE).read_bytes()
+    (folder / LIST_FILE).write_bytes(old)
+    with pytest.raises(RevocationError, match="older"):
+        Device.open(folder)
+    (folder / LIST_FILE).write_bytes(new)
+    assert Device.open(folder)
+
+
+def test_a_list_is_missing_tampered_with_or_anothers(federation, tmp_path):
+    _, folder = federation
+    path = folder / LIST_FILE
+    own = path.read_bytes()
+    other = Keyring.create(tmp_path / "other", 1, Address("localhost", 8000))
+    for content in (
+        (other.folder / "server" / LIST_FILE).read_bytes(),
+        own.replace(own[60:64], own[61:65]),
+        b"",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(RevocationError):
+            Device.open(folder)
+    path.unlink()
+    with pytest.raises(PolicyError, match=r"revoked\.crl"):
+        Device.open(folder)
+    path.write_bytes(own)
+    path.chmod(0o622)
+    with pytest.raises(PolicyError, match="chmod"):
+        Device.open(folder)
+
+
+def test_a_policy_says_whether_a_missing_or_an_expired_list_will_do(tmp_path):
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    ring = Keyring.create(tmp_path / "fed", 1, Address("localhost", 8000), now=lambda: long_ago)
+    folder = ring.folder / "devices" / "device-001"
+    policy = folder / "policy.toml"
+    write_private(policy, b"min_survivors = 2\n")
+    with pytest.raises(CertificateError, match="revocation list has expired"):
+        Device.open(folder)
+    policy.write_text("min_survivors = 2\n[revocation]\nallow_expired = true\n")
+    assert Device.open(folder)
+    (folder / LIST_FILE).unlink()
+    with pytest.raises(PolicyError):
+        Device.open(folder)
+    policy.write_text("min_survivors = 2\n[revocation]\nrequired = false\n")
+    assert Device.open(folder)
+    for wrong in ("required = 1", "other = true", 'required = "no"'):
+        policy.write_text(f"min_survivors = 2\n[revocation]\n{wrong}\n")
+        with pytest.raises(PolicyError, match="revocation"):
+            Device.open(folder)
+
+
+def test_a_device_whose_key_is_protected_needs_the_passphrase_in_its_environment(
+    federation, monkeypatch
+):
+    _, folder = federation
+    secret = "a lock of words"  # noqa: S105
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    protect(folder / "identity.pem", None, secret)
+    with pytest.raises(PassphraseError, match=ENVIRONMENT_VARIABLE):
+        Device.open(folder)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "not the lock")
+    with pytest.raises(PassphraseError, match="wrong"):
+        Device.open(folder)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, secret)
+    assert Device.open(folder).identity.sign(b"m")
 
 
 def test_a_devices_data_is_what_it_was_provisioned_with(tmp_path):

@@ -10,6 +10,7 @@ from lepton_flwr.commands.options import (
     Debug,
     Epsilon,
     LedgerFolder,
+    ModelTo,
     Nodes,
     NoDP,
     Out,
@@ -35,6 +36,7 @@ def up(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    model_to: ModelTo = None,
     debug: Debug = False,
 ) -> None:
     """Start a SuperLink and SuperNodes on loopback, run the app on them, and end them.
@@ -55,6 +57,7 @@ def up(
             client_epsilon=client_epsilon,
             no_dp=no_dp,
             seed=seed,
+            model_to=model_to or (),
             assignments=assignments or (),
         )
         from lepton_flwr.runs.progress import print_summary

@@ -49,4 +49,13 @@ By = Annotated[
     str | None,
     typer.Option(help="Its column whose values are the clients. Default: rows dealt at random."),
 ]
+ModelTo = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model-to",
+        metavar="RECIPIENT.pub",
+        help="Encrypt the model for this public key, so that the run leaves none in clear; may be "
+        "repeated.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]

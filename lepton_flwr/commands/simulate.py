@@ -12,6 +12,7 @@ from lepton_flwr.commands.options import (
     Epsilon,
     Label,
     LedgerFolder,
+    ModelTo,
     NoDP,
     Out,
     Rounds,
@@ -36,6 +37,7 @@ def simulate(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    model_to: ModelTo = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
@@ -62,6 +64,7 @@ def simulate(
             csv=csv,
             label=label,
             by=by,
+            model_to=model_to or (),
             assignments=assignments or (),
         )
         from lepton_flwr.runs.progress import print_summary

@@ -121,7 +121,9 @@ class FederatedData:
         names: their names, in the same order.
         num_classes: number of classes, the same for all.
         feature_names: names of the features; empty for images.
-        preprocessor: what made the features, where federated statistics did.
+        preprocessor: what made the features, where a user's own table was read.
+        label: the column that held the classes of such a table.
+        classes: their names, in the order of their numbers; public.
 
     Raises:
         DataError: no client, shapes that differ, a class outside the range.
@@ -132,6 +134,8 @@ class FederatedData:
     num_classes: int
     feature_names: tuple[str, ...]
     preprocessor: "Preprocessor | None" = None
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.clients or len(self.names) != len(self.clients):

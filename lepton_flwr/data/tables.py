@@ -47,6 +47,8 @@ class FederatedTables:
         num_classes: number of classes, the same for all; public.
         schema: names and kinds of the columns; public.
         options: of the preprocessing.
+        label: the column that held the classes.
+        classes: their names, in the order of their numbers; public.
     """
 
     clients: tuple[ClientTables, ...]
@@ -54,6 +56,8 @@ class FederatedTables:
     num_classes: int
     schema: TableSchema
     options: Options
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def releases(self) -> int:
@@ -78,7 +82,13 @@ class FederatedTables:
             for client in self.clients
         )
         return FederatedData(
-            clients, self.names, self.num_classes, preprocessor.feature_names, preprocessor
+            clients,
+            self.names,
+            self.num_classes,
+            preprocessor.feature_names,
+            preprocessor,
+            self.label,
+            self.classes,
         )
 
 

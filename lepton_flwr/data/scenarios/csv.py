@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.preprocessing.columns import CATEGORY, Column, TableSchema
+from lepton_flwr.data.preprocessing.preprocessor import FittedNumber, Preprocessor
+from lepton_flwr.data.preprocessing.questions import SALT_BYTES
 from lepton_flwr.data.scenario import Scenario
-from lepton_flwr.data.schema import Number, Schema
 from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import ConfigError, DataError
 
@@ -121,31 +122,33 @@ def load(config: RunConfig) -> FederatedData | FederatedTables:
         _require_ranges(features, config)
 
     table = read(path, {label, by})
-    classes, num_classes = _classes(label, table[label])
+    classes, texts = _classes(label, table[label])
     keys = _keys(by, table[by]) if by else None
     if by:
         config = dataclasses.replace(config, data=dataclasses.replace(data, partition="natural"))
     if set(features) == set(data.ranges):
-        public = Schema([_number(name, table[name], data.ranges[name]) for name in features])
-        return assemble(
+        public = _public([_number(name, table[name], data.ranges[name]) for name in features])
+        made = assemble(
             config,
             public.transform(table),
             classes,
             keys=keys,
             clients=5,
-            num_classes=num_classes,
+            num_classes=len(texts),
             feature_names=public.feature_names,
         )
+        return dataclasses.replace(made, preprocessor=public, label=label, classes=texts)
     schema = _schema(table[features], config)
-    return assemble_tables(
+    tables = assemble_tables(
         config,
         schema.read(table),
         classes,
         schema=schema,
         keys=keys,
         clients=5,
-        num_classes=num_classes,
+        num_classes=len(texts),
     )
+    return dataclasses.replace(tables, label=label, classes=texts)
 
 
 def _schema(table: Any, config: RunConfig) -> TableSchema:
@@ -180,7 +183,12 @@ def _require_ranges(features: list[str], config: RunConfig) -> None:
         )
 
 
-def _number(name: str, values: Any, bounds: Any) -> Number:
+def _public(columns: Sequence[FittedNumber]) -> Preprocessor:
+    """Scaling by public ranges, which knows nothing of the records."""
+    return Preprocessor(tuple(columns), salt=bytes(SALT_BYTES))
+
+
+def _number(name: str, values: Any, bounds: Any) -> FittedNumber:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not (is_numeric_dtype(values) or is_bool_dtype(values)):
@@ -195,11 +203,12 @@ def _number(name: str, values: Any, bounds: Any) -> Number:
         )
     if np.isinf(numbers).any():
         raise DataError(f"column {name!r} has infinite values: expected finite numbers")
-    low, high = bounds
-    return Number(name, low, high)
+    low, high = map(float, bounds)
+    middle = (low + high) / 2
+    return FittedNumber(name, middle, (high - low) / 2, middle, low, high)
 
 
-def _classes(label: str, values: Any) -> tuple[np.ndarray, int]:
+def _classes(label: str, values: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     if values.isna().any() or (values.astype(str).str.strip() == "").any():
         raise DataError(f"label column {label!r} has missing values: remove those rows")
     names, classes = np.unique(values.to_numpy(), return_inverse=True)
@@ -208,7 +217,16 @@ def _classes(label: str, values: Any) -> tuple[np.ndarray, int]:
             f"label column {label!r} has {len(names)} different values: expected 2 to "
             f"{MAX_CLASSES} classes; data.label names the label column"
         )
-    return classes.astype(np.int32), len(names)
+    texts = tuple(map(class_text, names.tolist()))
+    if len(set(texts)) != len(texts):
+        raise DataError(f"label column {label!r}: two values that read alike; make them differ")
+    return classes.astype(np.int32), texts
+
+
+def class_text(value: Any) -> str:
+    """How a label's value is written: 1 and 1.0 alike."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value).strip()
 
 
 def _keys(by: str, values: Any) -> np.ndarray:
