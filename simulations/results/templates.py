@@ -13,7 +13,7 @@ PAGE = """\
 rows each{{ " (Poisson sampling)" if train.sampling_probability < 1 }};
 {{ "a linear model" if not hidden else "hidden layers of " ~ hidden ~ " units" }},
 {{ run.num_parameters }} parameters; {{ train.optimizer }}, learning rate {{ train.learning_rate }},
-gradients of single rows clipped to {{ clip }}{% if central.rows %};
+gradients of single rows clipped to {{ clip }}{% if central %};
 {{ "{:,}".format(central.rows) }} rows to train on, of {{ central.features }} numbers each{% endif %}.
 {% endif %}
 
