@@ -304,6 +304,10 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         assumptions[Unit.CLIENT] += (
             "the clip norm follows the noised share of unclipped updates, which epsilon covers",
         )
+    if config.dp.record.statistics_releases:
+        assumptions[Unit.RECORD] += (
+            "the columns' names and kinds and the list of classes are public",
+        )
     for unit in budgets.budgets:
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"

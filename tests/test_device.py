@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.identity import CertificateError
 from lepton_flwr.crypto.keyring import Keyring
-from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, PassphraseError, protect
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, protect
 from lepton_flwr.crypto.revocation import LIST_FILE, RevocationError, RevokedError
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import (
@@ -25,6 +26,8 @@ from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 
 
 class Rows:
+    records = b""
+
     def save(self, path):
         path.write_bytes(b"rows")
 
@@ -338,3 +341,28 @@ def test_opening_a_device_loads_no_framework(folders):
         [sys.executable, "-c", code, str(folders[0])], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_records_that_statistics_went_over_are_named_by_their_own_digest(tmp_path):
+    """Not by the features, which the noise of the statistics makes new every time."""
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    digest = bytes(range(32))
+    rows = [ClientData(x + i, y, x[:0], y[:0], records=digest) for i in range(2)]
+    one, two = provision(tmp_path / "devices", rows, min_survivors=2, ledgers=tmp_path / "kept")
+    for folder in (one, two):
+        assert Device.open(folder).data_digest() == digest
+    # Two devices with the same records are still two.
+    names = [f"{digest.hex()[:32]}{end}.db" for end in ("", "-2")]
+    assert [Device.open(f).policy.spending.ledger for f in (one, two)] == [
+        str(tmp_path / "kept" / name) for name in names
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "00", "zz" * 32])
+def test_a_damaged_digest_of_the_records_is_refused(tmp_path, content):
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    rows = ClientData(x, y, x[:0], y[:0], records=bytes(32))
+    (folder,) = provision(tmp_path / "devices", [rows], min_survivors=2)
+    (folder / "records.sha256").write_text(content)
+    with pytest.raises(DataError, match=r"records\.sha256: expected 64 hexadecimal digits"):
+        Device.open(folder).data_digest()

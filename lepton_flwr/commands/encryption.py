@@ -51,11 +51,10 @@ def encrypt(
     Example: lepton encrypt customers.csv --to alice.key.pub --to bob.key.pub
     """
     with one_line_errors():
-        from lepton_flwr.commands.passphrase import VARIABLE
         from lepton_flwr.crypto.encrypted_file import encrypt_file
 
         target = file.with_name(file.name + SUFFIX) if out is None else out
-        recipients = _recipients(to, passphrase, "--passphrase", VARIABLE)
+        recipients = _recipients(to, passphrase, "--passphrase")
         with _bar("encrypting") as progress:
             sha256 = encrypt_file(
                 file, target, recipients,
@@ -120,7 +119,7 @@ def rewrap(
     Example: lepton rewrap customers.csv.lepton --key old.key --to new.key.pub
     """
     with one_line_errors():
-        from lepton_flwr.commands.passphrase import NEW_VARIABLE
+        from lepton_flwr.commands.passphrases import NEW_VARIABLE
         from lepton_flwr.crypto.encrypted_file import rewrap_file
 
         opener = _opener(key, passphrase)
@@ -178,14 +177,14 @@ def new(
     Example: lepton encryption-key new alice.key
     """
     with one_line_errors():
-        from lepton_flwr.commands.passphrase import read_passphrase
+        from lepton_flwr.commands.passphrases import ask_new
         from lepton_flwr.crypto.files import KeyFileError
         from lepton_flwr.crypto.recipients import DecryptionKey
 
         public = out.with_name(out.name + ".pub")
         if public.exists():
             raise KeyFileError(f"{public}: exists; choose another name")
-        secret = read_passphrase("Passphrase of the key", new=True) if passphrase else None
+        secret = ask_new() if passphrase else None
         made = DecryptionKey.generate(suite)
         made.save(out, secret)
         made.recipient.save(public)
@@ -217,23 +216,23 @@ def _encryption_key() -> None:
 
 
 def _recipients(
-    to: list[Path] | None, passphrase: bool, option: str, variable: str
+    to: list[Path] | None, passphrase: bool, option: str, variable: str = "LEPTON_PASSPHRASE"
 ) -> list["Sealer"]:
-    from lepton_flwr.commands.passphrase import read_passphrase
+    from lepton_flwr.commands.passphrases import ask_new
     from lepton_flwr.crypto.passphrase import Passphrase
     from lepton_flwr.crypto.recipients import Recipient
     from lepton_flwr.errors import ConfigError
 
     recipients: list[Sealer] = [Recipient.load(path) for path in to or ()]
     if passphrase:
-        recipients.append(Passphrase(read_passphrase("Passphrase", variable, new=True)))
+        recipients.append(Passphrase(ask_new(variable)))
     if not recipients:
         raise ConfigError(f"nobody to encrypt for: expected --to PUBLIC_KEY or {option}")
     return recipients
 
 
 def _opener(key: Path | None, passphrase: bool) -> "Opener":
-    from lepton_flwr.commands.passphrase import read_passphrase
+    from lepton_flwr.commands.passphrases import ask
     from lepton_flwr.crypto.passphrase import Passphrase
     from lepton_flwr.crypto.recipients import DecryptionKey
     from lepton_flwr.errors import ConfigError
@@ -241,9 +240,9 @@ def _opener(key: Path | None, passphrase: bool) -> "Opener":
     if (key is None) != passphrase:
         raise ConfigError("expected either --key or --passphrase, to open it with")
     if key is None:
-        return Passphrase(read_passphrase("Passphrase"))
+        return Passphrase(ask("the file"))
     if DecryptionKey.needs_passphrase(key):
-        return DecryptionKey.load(key, read_passphrase(f"Passphrase of {key.name}"))
+        return DecryptionKey.load(key, ask(key.name))
     return DecryptionKey.load(key)
 
 

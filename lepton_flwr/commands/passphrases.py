@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, PassphraseError, is_protected
+from lepton_flwr.crypto.errors import PassphraseError
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
 
 NEW_VARIABLE = "LEPTON_NEW_PASSPHRASE"
 
@@ -17,10 +18,16 @@ def ask_new(variable: str = ENVIRONMENT_VARIABLE) -> str:
     Raises:
         PassphraseError: there is neither the variable nor a terminal.
     """
-    if found := os.environ.get(variable):
-        return found
-    _check_terminal(variable)
-    return str(typer.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True))
+    return _ask("New passphrase", variable, twice=True)
+
+
+def ask(what: str) -> str:
+    """The passphrase of `what`: from the environment, or asked for.
+
+    Raises:
+        PassphraseError: there is neither the variable nor a terminal.
+    """
+    return _ask(f"Passphrase of {what}", ENVIRONMENT_VARIABLE, twice=False)
 
 
 def ask_for(key: Path) -> str | None:
@@ -30,16 +37,14 @@ def ask_for(key: Path) -> str | None:
         PassphraseError: there is neither the variable nor a terminal.
         KeyFileError: the key cannot be read or is open to other users.
     """
-    if not is_protected(key):
-        return None
-    if found := os.environ.get(ENVIRONMENT_VARIABLE):
+    return ask(key.name) if is_protected(key) else None
+
+
+def _ask(prompt: str, variable: str, *, twice: bool) -> str:
+    if found := os.environ.get(variable):
         return found
-    _check_terminal(ENVIRONMENT_VARIABLE)
-    return str(typer.prompt(f"Passphrase of {key.name}", hide_input=True, err=True))
-
-
-def _check_terminal(variable: str) -> None:
     if not sys.stdin.isatty():
         raise PassphraseError(
             f"a passphrase is needed and there is no terminal to ask at: set {variable}"
         )
+    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=twice, err=True))

@@ -76,11 +76,11 @@ def predict(
 
 
 def _load_key(path: Path) -> "DecryptionKey":
-    from lepton_flwr.commands.passphrase import read_passphrase
+    from lepton_flwr.commands import passphrases
     from lepton_flwr.crypto.recipients import DecryptionKey
 
     locked = DecryptionKey.needs_passphrase(path)
-    passphrase = read_passphrase(f"Passphrase of {path.name}") if locked else None
+    passphrase = passphrases.ask(path.name) if locked else None
     return DecryptionKey.load(path, passphrase)
 
 

@@ -1,5 +1,6 @@
 """What can be wrong with encrypted data, its keys and its recipients."""
 
+from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.errors import ConfigError, DataError, PrivacyError
 
 
@@ -55,8 +56,8 @@ class RecipientError(ConfigError):
     """A recipient's public key is malformed, unfit, or named twice."""
 
 
-class PassphraseError(ConfigError):
-    """A passphrase that is too short to protect anything."""
+class PassphraseError(KeyFileError):
+    """A passphrase is missing, wrong for a key, or too short to protect anything."""
 
 
 class SourceChangedError(DataError):

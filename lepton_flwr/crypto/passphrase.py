@@ -16,11 +16,11 @@ from lepton_flwr.crypto.errors import (
     WrongKeyError,
     WrongPassphraseError,
 )
+from lepton_flwr.crypto.private_keys import MIN_PASSPHRASE
 from lepton_flwr.crypto.stanza import RECIPIENT_BYTES, Stanza, context
 from lepton_flwr.crypto.suites import DATA_KEY_BYTES
 
 ARGON2ID = "argon2id"
-MIN_CHARACTERS = 8
 # RFC 9106, section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
 MEMORY_KIB, PASSES, LANES = 1 << 16, 3, 4
 # More than these a header cannot ask of its reader.
@@ -46,9 +46,9 @@ class Passphrase:
 
     def __init__(self, text: str) -> None:
         normal = unicodedata.normalize("NFC", text)
-        if len(normal) < MIN_CHARACTERS:
+        if len(normal) < MIN_PASSPHRASE:
             raise PassphraseError(
-                f"passphrase of {len(normal)} characters: expected at least {MIN_CHARACTERS}"
+                f"passphrase of {len(normal)} characters: expected at least {MIN_PASSPHRASE}"
             )
         try:
             self._secret = normal.encode()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from lepton_flwr._files import write_atomic
+from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.files import KeyFileError, read_private
 
 ENVIRONMENT_VARIABLE = "LEPTON_PASSPHRASE"
@@ -30,10 +31,6 @@ _PROTECTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _PBES2 = bytes.fromhex("06092a864886f70d01050d")
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")
 _AES_256_CBC = bytes.fromhex("060960864801650304012a")
-
-
-class PassphraseError(KeyFileError):
-    """A key's passphrase is missing, wrong or too short."""
 
 
 def private_pem(key: PrivateKeyTypes, passphrase: str | None = None) -> bytes:

@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lepton_flwr.crypto import keyring as module
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.authority import LIFETIME
+from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.crypto.identity import CertificateError, Identity, Roster
 from lepton_flwr.crypto.inventory import inventory
 from lepton_flwr.crypto.keyring import AUTHORITY_LIFETIME, Keyring
-from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, PassphraseError
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE
 from lepton_flwr.crypto.register import RegisterError
 from lepton_flwr.crypto.revocation import RevokedError, read_lists
 from lepton_flwr.errors import ConfigError, OutputError

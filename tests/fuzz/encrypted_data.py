@@ -16,6 +16,7 @@ from unittest import mock
 
 from choices import Choices, ExhaustedError, require
 
+from lepton_flwr import _files
 from lepton_flwr.crypto import body as bodies
 from lepton_flwr.crypto import passphrase as passphrases
 from lepton_flwr.crypto.encrypted_file import decrypt_file, inspect, rewrap_file
@@ -39,6 +40,8 @@ def small() -> ExitStack:
     """Small chunks and cheap passphrases, so that an input takes no second."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(bodies, "CHUNK_BITS", 10))
+    # What forces files to disk takes longer than all the rest.
+    stack.enter_context(mock.patch.object(_files, "_sync"))
     costs = {"MEMORY_KIB": 8, "PASSES": 1, "LANES": 1, "MAX_MEMORY_KIB": MAX_MEMORY_KIB}
     stack.enter_context(mock.patch.multiple(passphrases, **costs))
     return stack

@@ -191,8 +191,9 @@ def _columns(source: Any, names: tuple[str, ...] | None) -> dict[str, np.ndarray
             hint = f"; did you mean {near[0]!r}?" if near else ""
             more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
             raise DataError(f"missing column {absent[0]!r}{more}: expected it in the table{hint}")
-        return {name: np.asarray(source[keys[name]]) for name in wanted}
-    array = np.asarray(source)
+        return {name: _array(source[keys[name]]) for name in wanted}
+    # Not text throughout because of one text.
+    array = source if isinstance(source, np.ndarray) else np.array(source, dtype=object)
     if array.ndim != 2 or array.shape[1] == 0:
         raise DataError(f"an array of shape {array.shape}: expected (rows, columns)")
     if names is None:
@@ -200,6 +201,15 @@ def _columns(source: Any, names: tuple[str, ...] | None) -> dict[str, np.ndarray
     if array.shape[1] != len(names):
         raise DataError(f"{array.shape[1]} columns: expected {len(names)}, those of the schema")
     return {name: array[:, i] for i, name in enumerate(names)}
+
+
+def _array(values: Any) -> np.ndarray:
+    if not isinstance(values, list | tuple):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
 
 
 def _missing(value: Any) -> bool:
