@@ -25,8 +25,9 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.inference.in_process import InProcessVoters, Participant
 from lepton_flwr.inference.local_models import train_local_models
-from lepton_flwr.inference.poll import Participant, Poll
+from lepton_flwr.inference.poll import Poll
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.privacy.votes import ABSTAINED, ConfidentGNMax, GNMax, Plurality
 from lepton_flwr.runs.settings import resolve
@@ -77,9 +78,8 @@ def main() -> None:
         for i, model in enumerate(models)
     ]
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.db") as ledger:
-        poll = Poll(
-            people, data.num_classes, roster=roster, ledger=ledger, dataset="rows", limits={}
-        )
+        voters = InProcessVoters(people, roster)
+        poll = Poll(voters, data.num_classes, ledger=ledger, dataset="rows", limits={})
         start = time.perf_counter()
         plain = poll.labels(x, Plurality()).labels
         asking = time.perf_counter() - start
