@@ -8,10 +8,9 @@ import numpy as np
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
-from lepton_flwr.inference.ballot import BALLOTS, Predict, cast, layout_of
+from lepton_flwr.inference.ballot import BALLOTS, Predict, Question, cast, layout_of
 from lepton_flwr.inference.poll import Tally
 from lepton_flwr.secagg.content import content_digest
-from lepton_flwr.secagg.encoding import Kind
 from lepton_flwr.secagg.graph import complete_threshold
 from lepton_flwr.secagg.in_process import Party, secure_sum
 from lepton_flwr.secagg.parameters import SessionConfig
@@ -68,14 +67,14 @@ class InProcessVoters:
         self._min_survivors = min_survivors or complete_threshold(len(participants))
         self._run_id = run_id
 
-    def __call__(self, queries: np.ndarray, num_classes: int, kind: Kind) -> Tally:
+    def __call__(self, queries: np.ndarray, question: Question) -> Tally:
         """One session.
 
         Raises:
             ThresholdError: too few participants answered; with the error classes of the others.
         """
         parties = [participant.party for participant in self._participants]
-        layout = layout_of(len(queries), num_classes, kind, len(parties))
+        layout = layout_of(question, len(queries), len(parties))
         config = SessionConfig(
             self._run_id,
             1 + max(party.last_number for party in parties),
@@ -85,10 +84,10 @@ class InProcessVoters:
         )
 
         def answer(predict: Predict, config: SessionConfig) -> np.ndarray:
-            part = cast(predict, queries, num_classes, kind)
+            part = cast(predict, queries, question)
             return config.layout.encode({BALLOTS: part}, 1)
 
-        asked = {"queries": queries, "kind": str(kind), "classes": num_classes}
+        asked = {"queries": queries, **question.to_fields()}
         work = [partial(answer, participant.predict) for participant in self._participants]
         found = secure_sum(config, content_digest({LABEL: asked}), self._roster, parties, work)
-        return Tally.of(found.total, layout, num_classes, found.survivors)
+        return Tally.of(found.total, layout, question.num_classes, found.survivors)

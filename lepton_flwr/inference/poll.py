@@ -12,7 +12,7 @@ import numpy as np
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import DataError
-from lepton_flwr.inference.ballot import BALLOTS
+from lepton_flwr.inference.ballot import BALLOTS, Question
 from lepton_flwr.privacy.events import Event, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limits
 from lepton_flwr.privacy.noise import GaussianNoise
@@ -23,7 +23,7 @@ from lepton_flwr.privacy.votes import (
     Mechanism,
     Plurality,
 )
-from lepton_flwr.secagg.encoding import Kind, Layout
+from lepton_flwr.secagg.encoding import Layout
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,8 @@ class Tally:
         return cls(sums, layout.scale(segment), participants)
 
 
-# From queries, float (queries, ...), the number of classes, and whether votes (COUNT) or
-# probabilities (SUM) are added up.
-Voters = Callable[[np.ndarray, int, Kind], Tally]
+# From queries, float (queries, ...), and what is asked of them.
+Voters = Callable[[np.ndarray, Question], Tally]
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Poll:
         """
         queries = _queries(queries)
         reservations = [self._reserve(mechanism.event(len(queries)))]
-        tally = self._voters(queries, self._num_classes, Kind.COUNT)
+        tally = self._voters(queries, Question.of(mechanism, self._num_classes))
         if isinstance(mechanism, ConfidentGNMax):
             answers = np.full(len(queries), ABSTAINED, dtype=np.int64)
             passed = np.flatnonzero(mechanism.passes(tally.sums, self._noise))
@@ -157,7 +156,7 @@ class Poll:
         """
         queries = _queries(queries)
         reservation = self._reserve(mechanism.event(len(queries)))
-        tally = self._voters(queries, self._num_classes, Kind.SUM)
+        tally = self._voters(queries, Question.of(mechanism, self._num_classes))
         means = mechanism.release(tally.sums, tally.scale, tally.participants, self._noise)
         return Averages(means, tally.participants, self._settle([reservation]))
 
