@@ -43,6 +43,8 @@ DATA_FILE = "data.npz"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
+# Beyond those, what a policy may allow by name.
+OTHER_ACTIONS = ("evaluate.vote",)
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Policy:
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(ACTIONS):
-            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(ACTIONS)}")
+        known = (*ACTIONS, *OTHER_ACTIONS)
+        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
+            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
         if self.secure_aggregation is not True:
             raise ConfigError(
                 f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
