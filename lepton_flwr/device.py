@@ -28,6 +28,7 @@ from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
+from lepton_flwr.crypto.revocation_rules import RevocationRules
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -47,33 +48,8 @@ DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
-
-
-@dataclass(frozen=True)
-class RevocationRules:
-    """The table `[revocation]` of a policy: when a device goes on without a recent list.
-
-    Attributes:
-        required: refuse to go on without a list of every authority on the roster.
-        allow_expired: go on with a list after the time when a newer one was due.
-    """
-
-    required: bool = True
-    allow_expired: bool = False
-
-    @classmethod
-    def from_table(cls, table: object) -> Self:
-        """The rules of a table of booleans.
-
-        Raises:
-            ConfigError: it is no table, has an unknown key, or a value is no boolean.
-        """
-        names = list(cls.__dataclass_fields__)
-        if not isinstance(table, Mapping) or not set(table) <= set(names):
-            raise ConfigError(f"[revocation]: expected a table with keys out of {names}")
-        if not all(isinstance(value, bool) for value in table.values()):
-            raise ConfigError("[revocation]: expected true or false")
-        return cls(**table)
+# Beyond those, what a policy may allow by name.
+OTHER_ACTIONS = ("evaluate.vote",)
 
 
 @dataclass(frozen=True)
@@ -107,8 +83,9 @@ class Policy:
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(ACTIONS):
-            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(ACTIONS)}")
+        known = (*ACTIONS, *OTHER_ACTIONS)
+        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
+            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
         if self.secure_aggregation is not True:
             raise ConfigError(
                 f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
@@ -135,7 +112,7 @@ class Policy:
         return ClientFloors.from_table(self.secagg, self.min_survivors)
 
     @property
-    def revocation_rules(self) -> "RevocationRules":
+    def revocation_rules(self) -> RevocationRules:
         """When it goes on without a recent revocation list."""
         return RevocationRules.from_table(self.revocation)
 
