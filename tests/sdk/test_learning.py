@@ -22,9 +22,7 @@ def average(weights):
     return float(bias[0])
 
 
-@pytest.mark.parametrize(
-    ("rounds", "mean"), [(1, 1.0), (2, 2.0), (3, 2.5), (4, 3.5), (10, 8.0)]
-)
+@pytest.mark.parametrize(("rounds", "mean"), [(1, 1.0), (2, 2.0), (3, 2.5), (4, 3.5), (10, 8.0)])
 def test_rounds_of_the_second_half_are_averaged(rounds, mean):
     weights = Weights(rounds)
     for number in range(1, rounds + 1):
