@@ -15,7 +15,7 @@ from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.sdk.labels import Labels
-from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, Settings
+from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, TRAINING, Settings
 
 MIN_ROWS = 10  # of a participant
 OTHER_BITS = 6  # rare categories of a column share 64 features
@@ -184,7 +184,9 @@ def _tables(
         clients=clients,
         num_classes=len(labels.values),
     )
-    # Rare categories cost no budget so, and features that no record has hardly harm a model.
-    options = replace(tables.options, other_bits=OTHER_BITS)
+    # Rare categories cost no budget so, and features that no record has hardly harm a model;
+    # perturbed inputs get noise on every one of them.
+    bits = OTHER_BITS if settings.mechanism == TRAINING else 0
+    options = replace(tables.options, other_bits=bits)
     names = tuple(map(str, labels.values))
     return replace(tables, options=options, label="label", classes=names)
