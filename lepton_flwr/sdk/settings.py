@@ -115,7 +115,8 @@ class Settings:
     @property
     def store(self) -> Path:
         """Folder of the keys."""
-        return Path(DEFAULT_STORE if self.key_store is None else self.key_store).expanduser()
+        store = DEFAULT_STORE if self.key_store is None else self.key_store
+        return Path(store).expanduser().absolute()
 
     @property
     def hidden_units(self) -> tuple[int, ...]:
