@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from lepton_flwr.data.preprocessing import Preprocessor, TableSchema, fit_tables
-from lepton_flwr.errors import DataError, LeptonError
+from lepton_flwr.data.preprocessing.preprocessor import FittedCategory
+from lepton_flwr.errors import ConfigError, DataError, LeptonError
 
 CELL = "cell-value"
 
@@ -138,3 +139,30 @@ def test_equal_preprocessors_are_equal_and_frozen(fitted):
     with pytest.raises(dataclasses.FrozenInstanceError):
         fitted.releases = 0
     assert pd.DataFrame(fitted.transform(pd.DataFrame({n: [] for n in fitted.order}))).empty
+
+
+@pytest.mark.parametrize("bits", [0, 1, 6])
+def test_other_categories_are_divided_by_their_hash_and_by_nothing_else(bits):
+    known, salt = ("a", "b"), bytes(16)
+    column = FittedCategory("c", values=known, other=True, other_bits=bits)
+    fitted = Preprocessor((column,), salt)
+    assert len(fitted.feature_names) == 2 + 2**bits
+    texts = np.array(["a", *(f"rare-{i}" for i in range(500))], dtype=object)
+    features = fitted.transform({"c": texts})
+    assert (features.sum(axis=1) == 1).all()
+    assert features[0, 0] == 1
+    assert (features[1:, :2] == 0).all()
+    assert (features[1:, 2:].sum(axis=0) > 0).sum() > 0.9 * 2**bits
+    backwards = fitted.transform({"c": texts[::-1]})
+    assert (backwards[::-1] == features).all()
+    assert Preprocessor.from_json(fitted.to_json()) == fitted
+    if bits == 6:
+        salted = Preprocessor((column,), bytes(15) + b"x").transform({"c": texts})
+        assert (salted != features).any()
+
+
+def test_a_division_of_no_others_is_refused():
+    with pytest.raises(ConfigError, match="other_bits"):
+        FittedCategory("c", values=("a",), other_bits=3)
+    with pytest.raises(ConfigError, match="other_bits"):
+        FittedCategory("c", values=("a",), other=True, other_bits=13)
