@@ -58,7 +58,7 @@ class LeptonClient:
     Nothing but secure sums leaves it.
 
     Args:
-        participants: how many; None is 5, or all values of the column `by`.
+        participants: how many, 3 or more; None is 3, or all values of the column `by`.
         partition: "iid", "dirichlet", "shards", "quantity", or "natural" with `by`.
         by: column (name or position) whose values are the participants; it is no feature.
         alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
