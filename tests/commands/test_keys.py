@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lepton_flwr import cli
+from lepton_flwr.crypto import private_keys
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.crypto.revocation import RevokedError
 
@@ -14,6 +15,7 @@ from lepton_flwr.crypto.revocation import RevokedError
 def lepton(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(private_keys, "SCRYPT_N", 2)
     for name in ("LEPTON_PASSPHRASE", "LEPTON_NEW_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
 
