@@ -3,30 +3,12 @@
 import json
 import socket
 import ssl
-import sys
 import threading
 
 import pytest
 
-from lepton_flwr import cli
 from lepton_flwr.deploy.status import RUNNING, StatusFile
 from lepton_flwr.device import Device
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("LEPTON_PASSPHRASE", raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
