@@ -113,7 +113,9 @@ def test_a_server_that_is_not_there_is_one_line(lepton, tmp_path, listener):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [("device", "run"), ("device", "check"), ("server", "run")])
+@pytest.mark.parametrize(
+    "command", [("device", "run"), ("device", "check"), ("server", "run"), ("server", "train")]
+)
 def test_a_folder_of_another_role_is_one_line(lepton, command):
     init(lepton, 8000)
     wrong = "fed/server" if command[0] == "device" else "fed/devices/device-001"
