@@ -14,11 +14,13 @@ from lepton_flwr import __version__
 from lepton_flwr.commands import (
     budget,
     code,
+    device,
     encryption,
     federation,
     keys,
     predict,
     secagg,
+    server,
     simulate,
 )
 from lepton_flwr.commands.errors import say
@@ -37,6 +39,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(budget.app, name="budget")
 app.add_typer(code.app, name="app")
+app.add_typer(device.app, name="device")
+app.add_typer(server.app, name="server")
 app.command()(encryption.encrypt)
 app.command()(encryption.decrypt)
 app.command()(encryption.rewrap)

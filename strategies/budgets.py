@@ -41,12 +41,16 @@ class Budgets:
         ledger: the server's, open.
         config: the run, with its noise.
         run: its name in the ledger.
+        population: names the records of all clients together, 32 bytes; None lets the scenario
+            and its settings name them.
 
     **Guarantee**: the rounds charged here and in every other run on the same ledger and data stay
     within the limits, if a round is not run when `charge` raises.
     """
 
-    def __init__(self, ledger: Ledger, config: RunConfig, run: str) -> None:
+    def __init__(
+        self, ledger: Ledger, config: RunConfig, run: str, population: bytes | None = None
+    ) -> None:
         dp, train = config.dp, config.train
         levels: dict[Unit, tuple[RecordDPConfig | ClientDPConfig, float, int]] = {
             Unit.RECORD: (dp.record, train.sampling_probability, train.local_steps),
@@ -63,16 +67,20 @@ class Budgets:
         self._run = run
         self._statistics = statistics_event(config)
         self._releases = config.dp.record.statistics_releases
-        # The same data, held by the same number of clients, is the same population.
-        text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
-        self._dataset = ledger.dataset(digest(_POPULATION, text))
+        if population is None:
+            # The same data, held by the same number of clients, is the same population.
+            text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
+            population = digest(_POPULATION, text)
+        self._dataset = ledger.dataset(population)
         self._reserved: int | None = None
 
     @classmethod
-    def open(cls, folder: Path, config: RunConfig, run: str) -> Self:
+    def open(
+        cls, folder: Path, config: RunConfig, run: str, population: bytes | None = None
+    ) -> Self:
         """On the ledger in a folder, which is made if missing; close it after use."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(Ledger(folder / LEDGER_FILE), config, run)
+        return cls(Ledger(folder / LEDGER_FILE), config, run, population)
 
     def close(self) -> None:
         """Close the ledger."""

@@ -40,6 +40,21 @@ NODES_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What records are that belong to no scenario.
+
+    Attributes:
+        title: in a few words.
+        population: names all of them together in the server's ledger, 32 bytes.
+        promises: sentences on how their privacy was protected before any training.
+    """
+
+    title: str
+    population: bytes
+    promises: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Federation:
     """What the server knows beside Flower's grid.
 
@@ -50,6 +65,7 @@ class Federation:
         title: the scenario in a few words.
         ledgers: folder of the server's ledger, made if missing.
         run: the run's name in the ledger; empty makes one.
+        origin: what the records are, where the scenario does not say it.
     """
 
     config: RunConfig
@@ -58,6 +74,7 @@ class Federation:
     title: str
     ledgers: Path
     run: str = ""
+    origin: Origin | None = None
 
 
 def federate(
@@ -81,6 +98,7 @@ def federate(
             federation.ledgers,
             config,
             federation.run or f"{config.scenario} {datetime.now():%F %T}",
+            federation.origin.population if federation.origin is not None else None,
         )
     ) as budgets:
         _federate(grid, replace(federation, config=config), budgets, observer, stop)
@@ -104,13 +122,14 @@ def _federate(
             scenario_title=federation.title,
             clients=clients,
             num_parameters=sum(weight.size for weight in weights),
-            guarantee=_guarantees(config, budgets, affordable),
+            guarantee=_guarantees(federation, budgets, affordable),
             noise_multiplier_record=privacy.record.noise_multiplier
             if privacy.record.enabled
             else None,
             noise_multiplier_client=privacy.client.noise_multiplier
             if privacy.client.enabled
             else None,
+            private_inputs=bool(federation.origin is not None and federation.origin.promises),
         )
     )
     reason = "failed"
@@ -280,8 +299,10 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
         time.sleep(0.1)
 
 
-def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, ...]:
+def _guarantees(federation: Federation, budgets: Budgets, rounds: int) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
+    config = federation.config
+    promises = federation.origin.promises if federation.origin is not None else ()
     clients = config.clients or 0
     share = "a third" if clients <= MAX_COMPLETE else "a tenth"
     sentences = [
@@ -312,7 +333,8 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"
         sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    if not budgets.budgets:
+    sentences += promises
+    if not budgets.budgets and not promises:
         sentences.append(
             "No differential privacy: what the model has learnt of single records or clients is "
             "not bounded."

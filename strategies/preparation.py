@@ -13,6 +13,7 @@ from lepton_flwr.data.preprocessing import Preprocessor, fit
 from lepton_flwr.data.preprocessing.in_process import Charge as ChargeParticipant
 from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
+from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.data.tables import FederatedTables
 from lepton_flwr.device import WHOLE, ledger_files
 from lepton_flwr.privacy.events import Event, Unbounded, Unit
@@ -89,6 +90,8 @@ def ask_statistics(
     ledgers: Path,
     run: str,
     progress: Progress | None = None,
+    *,
+    population: bytes | None = None,
 ) -> Preprocessor:
     """Fit a preprocessor to simulated clients; see `prepare`.
 
@@ -98,9 +101,10 @@ def ask_statistics(
         ledgers: as in `prepare`.
         run: the run's name in the ledgers.
         progress: as in `prepare`.
+        population: as in `Budgets`.
     """
     with (
-        contextlib.closing(Budgets.open(ledgers, config, run)) as budgets,
+        contextlib.closing(Budgets.open(ledgers, config, run, population)) as budgets,
         _devices(config, tables, ledgers / DEVICES, run) as charge,
     ):
         budgets.check_statistics()
@@ -119,7 +123,7 @@ def ask_statistics(
         )
 
 
-def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
+def with_data(config: RunConfig, data: FederatedData | SealedData) -> RunConfig:
     """Fill in what the data says: the clients, the rows' shape and the classes."""
     model = ModelConfig(data.input_shape, data.num_classes, data.label, data.classes)
     return with_floor(replace(config, clients=len(data.clients), model=model))

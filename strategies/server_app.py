@@ -22,14 +22,15 @@ from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
-from lepton_flwr.runs.folder import RunFolder, new_folder
+from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
-from strategies.federate import NODES_TIMEOUT, Federation, federate
+from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
 from strategies.preparation import DEVICES, prepare, spending_policy, with_data
 
 # Keys of the app's configuration that are not settings of a run.
@@ -43,9 +44,19 @@ LEDGERS = "ledgers"
 
 
 def observers(
-    config: RunConfig, *, out: Path | None = None, folder: Path | None = None
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
 ) -> tuple[RunFolder, RunObserver]:
     """A run folder below `out`, or `folder` itself, and with it a progress display."""
+    kept = RunFolder(config, save_model=model_saver(config), out=out, folder=folder)
+    return kept, Observers([kept, ProgressBar()]) if progress else kept
+
+
+def model_saver(config: RunConfig) -> SaveModel:
+    """What writes weights as the configuration's model."""
     model = describe_model(config)
 
     def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
@@ -53,8 +64,7 @@ def observers(
         network.set_weights(list(weights))
         network.save(path)
 
-    kept = RunFolder(config, save_model=save_model, out=out, folder=folder)
-    return kept, Observers([kept, ProgressBar()])
+    return save_model
 
 
 def describe_model(config: RunConfig) -> ModelSpec:
@@ -68,23 +78,24 @@ def serve(  # noqa: PLR0917
     grid: Grid,
     run_id: int,
     config: RunConfig,
-    data: FederatedData,
+    data: FederatedData | SealedData,
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
     run: str = "",
+    origin: Origin | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers, run), observer, stop)
+        federate(grid, _federation(config, roster, ledgers, run, origin), observer, stop)
 
 
 @contextmanager
 def _devices(
-    run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
+    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
     root = simulated_root(run_id)
     try:
@@ -139,9 +150,15 @@ def main(grid: Grid, context: Context) -> None:
     federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
 
 
-def _federation(config: RunConfig, roster: Roster, ledgers: Path, run: str = "") -> Federation:
-    title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers, run)
+def _federation(
+    config: RunConfig,
+    roster: Roster,
+    ledgers: Path,
+    run: str = "",
+    origin: Origin | None = None,
+) -> Federation:
+    title = scenarios.get(config.scenario).title if origin is None else origin.title
+    return Federation(config, describe_model(config), roster, title, ledgers, run, origin)
 
 
 def _read(path: Path) -> bytes:

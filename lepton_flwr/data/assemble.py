@@ -42,7 +42,7 @@ def assemble(
     """
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
-    parts = divide(config, y, keys, config.clients or clients)
+    parts = divide(config, y, keys, clients)
     held = []
     for i, rows in enumerate(parts.values()):
         train, test = hold_out(config, i, rows)
@@ -61,7 +61,7 @@ def divide(
     config: RunConfig, y: np.ndarray, keys: Sequence[str] | np.ndarray | None, clients: int
 ) -> dict[str, np.ndarray]:
     """Names of clients to their rows, by number; see `assemble`."""
-    data = config.data
+    data, clients = config.data, config.clients or clients
     if data.partition == "natural":
         if keys is None:
             raise ConfigError(

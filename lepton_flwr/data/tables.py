@@ -113,7 +113,7 @@ def assemble_tables(
     """
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
-    parts = divide(config, y, keys, config.clients or clients)
+    parts = divide(config, y, keys, clients)
     held = []
     for i, rows in enumerate(parts.values()):
         kept = rows
