@@ -27,7 +27,6 @@ from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.graph import MAX_COMPLETE
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
@@ -296,8 +295,6 @@ def provision(
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
     names: Counter[str] = Counter()
-    # Who runs all devices runs the server as well, and need not be kept from its own sums.
-    secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
@@ -321,7 +318,7 @@ def provision(
                 names[name] += 1  # two devices with the same rows are still two
                 name += f"-{names[name]}" if names[name] > 1 else ""
                 own = replace(spending, ledger=str(ledgers.resolve() / f"{name}.db"))
-            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
+            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
     except OutputError:
