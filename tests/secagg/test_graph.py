@@ -10,7 +10,7 @@ SID = bytes(range(32))
 
 @pytest.mark.parametrize("size", [2, 3, 10, 128])
 def test_up_to_128_everybody_is_joined_to_everybody(size):
-    complete = graph.Graph(SID, size)
+    complete = graph.session_graph(SID, size)
     assert complete.threshold == 2 * size // 3 + 1
     for i in range(size):
         assert complete.holders(i) == tuple(range(size))
@@ -19,7 +19,7 @@ def test_up_to_128_everybody_is_joined_to_everybody(size):
 
 @pytest.mark.parametrize("size", [129, 150, 1_000])
 def test_above_128_each_is_joined_to_k_others_and_they_to_it(size):
-    sparse = graph.Graph(SID, size)
+    sparse = graph.session_graph(SID, size)
     k, t = degree_and_threshold(size)
     assert (sparse.degree, sparse.threshold) == (k, t)
     for i in range(size):
@@ -32,7 +32,7 @@ def test_above_128_each_is_joined_to_k_others_and_they_to_it(size):
 
 
 def test_only_two_gaps_of_half_the_degree_cut_the_ring():
-    sparse = graph.Graph(SID, 200)
+    sparse = graph.session_graph(SID, 200)
     half = sparse.degree // 2
 
     def pieces(missing):
@@ -53,9 +53,9 @@ def test_only_two_gaps_of_half_the_degree_cut_the_ring():
 
 
 def test_the_order_follows_from_the_session_and_nothing_else():
-    orders = {graph.Graph(bytes([i]) * 32, 200)._ring for i in range(20)}
+    orders = {graph.session_graph(bytes([i]) * 32, 200)._ring for i in range(20)}
     assert len(orders) == 20
-    assert graph.Graph(SID, 200)._ring == graph.Graph(SID, 200)._ring
+    assert graph.session_graph(SID, 200)._ring == graph.session_graph(SID, 200)._ring
     assert all(sorted(order) == list(range(200)) for order in orders)
 
 
@@ -64,7 +64,7 @@ def test_every_pair_is_as_likely_to_be_joined():
     # enough for a bound), five standard deviations give a false alarm below 100 * 6e-7.
     k, _ = degree_and_threshold(200)
     chance = k / 199
-    graphs = [graph.Graph(i.to_bytes(32, "big"), 200) for i in range(400)]
+    graphs = [graph.session_graph(i.to_bytes(32, "big"), 200) for i in range(400)]
     deviation = (400 * chance * (1 - chance)) ** 0.5
     for i, j in itertools.islice(itertools.combinations(range(0, 200, 13), 2), 100):
         joined = sum(j in one.holders(i) for one in graphs)

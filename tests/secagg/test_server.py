@@ -18,7 +18,13 @@ from lepton_flwr.secagg.errors import (
     VectorError,
 )
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.messages import Attestation, KeyRequest, Reveal, ShareBundle
+from lepton_flwr.secagg.messages import (
+    Attestation,
+    KeyRequest,
+    Participation,
+    Reveal,
+    ShareBundle,
+)
 from lepton_flwr.secagg.transcript import keys_digest, session_id
 
 CONTENT = bytes(range(32))
@@ -94,14 +100,17 @@ def test_a_masked_vector_counts_once_and_in_time(federation):
     roster = fed.keys(range(6))
     requests = fed.shares(roster, range(5))
     vector = np.zeros(fed.config.layout.dimension, np.uint32)
+    tags = Participation((bytes(16),) * 4)
     with pytest.raises(OrderError):
-        fed.server.receive_masked(5, vector)
+        fed.server.receive_masked(5, vector, tags)
     for wrong in (vector[:-1], vector.astype(np.int64)):
         with pytest.raises(VectorError):
-            fed.server.receive_masked(0, wrong)
+            fed.server.receive_masked(0, wrong, tags)
+    with pytest.raises(MessageError, match="tags"):
+        fed.server.receive_masked(0, vector, Participation(tags.tags[1:]))
     fed.work(requests, range(5))
     with pytest.raises(OrderError):
-        fed.server.receive_masked(0, vector)
+        fed.server.receive_masked(0, vector, tags)
 
 
 def test_it_takes_one_tag_and_one_share_for_each_neighbour(federation):
@@ -165,7 +174,7 @@ def test_those_who_left_earlier_have_no_say_later(federation):
     roster = fed.keys(range(6))
     requests = fed.shares(roster, range(6))
     survivors = fed.work(requests, range(5))
-    attestation = fed.clients[0].attest(survivors)
+    attestation = fed.clients[0].attest(survivors[0])
     with pytest.raises(AttestationError, match="not among the survivors"):
         fed.server.receive_attestation(5, attestation)
     with pytest.raises(OrderError, match="sent no keys"):
