@@ -13,6 +13,7 @@ with atheris.instrument_imports(include=["lepton_flwr.secagg"]):
     import secagg_client
 
 if __name__ == "__main__":
-    secagg_client.rehearsal()
+    for size in secagg_client.CLIENTS:
+        secagg_client.rehearsal(size)
     atheris.Setup(sys.argv, lambda data: secagg_client.run(data) and None)
     atheris.Fuzz()
