@@ -15,9 +15,9 @@ from lepton_flwr.errors import PrivacyError
 from lepton_flwr.secagg.errors import AttestationError, MessageError, ThresholdError
 from lepton_flwr.secagg.graph import Graph
 from lepton_flwr.secagg.keys import Channel
-from lepton_flwr.secagg.messages import Attestation, RevealRequest
+from lepton_flwr.secagg.messages import SIGNATURE_BYTES, Attestation, RevealRequest
 from lepton_flwr.secagg.roles import Members, Signer
-from lepton_flwr.secagg.transcript import lists_digest, survivors_digest, tag, to_bitmap
+from lepton_flwr.secagg.transcript import TAG_BYTES, lists_digest, survivors_digest, tag, to_bitmap
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class NeighbourWitness(Witness):
 
     def attest(self) -> Attestation:
         """A tag to each surviving neighbour."""
-        return Attestation(tuple(tag(self._channels[i].vouch, self._digest) for i in self._near))
+        return Attestation(b"".join(tag(self._channels[i].vouch, self._digest) for i in self._near))
 
     def check(self, request: RevealRequest) -> None:
         """The threshold of valid tags, with this client's own word."""
@@ -135,9 +135,12 @@ class NeighbourCollector(Collector):
     def receive(self, index: int, attestation: Attestation) -> None:
         """One tag for each surviving neighbour."""
         near = self._lists.near(index)
-        if len(attestation.proofs) != len(near):
-            raise MessageError(f"{len(attestation.proofs)} tags: expected {len(near)}")
-        self._tags[index] = dict(zip(near, attestation.proofs, strict=True))
+        _check_size(attestation, len(near) * TAG_BYTES)
+        tags = (
+            attestation.proof[at : at + TAG_BYTES]
+            for at in range(0, len(near) * TAG_BYTES, TAG_BYTES)
+        )
+        self._tags[index] = dict(zip(near, tags, strict=True))
 
     def requests(self, indices: Iterable[int]) -> dict[int, RevealRequest]:
         """The tags for each client."""
@@ -181,8 +184,8 @@ class CommitteeWitness(Witness):
     def attest(self) -> Attestation:
         """A signature, if this client is a member."""
         if self._index not in self._committee:
-            return Attestation(())
-        return Attestation((self._signer.sign(self._digest),))
+            return Attestation(b"")
+        return Attestation(self._signer.sign(self._digest))
 
     def check(self, request: RevealRequest) -> None:
         """The quorum of signatures, each of another member, on this client's own lists."""
@@ -225,13 +228,12 @@ class CommitteeCollector(Collector):
 
     def receive(self, index: int, attestation: Attestation) -> None:
         """A member's signature; nothing of anybody else."""
-        expected = int(index in self._committee)
-        if len(attestation.proofs) != expected:
-            raise MessageError(f"{len(attestation.proofs)} signatures: expected {expected}")
-        for proof in attestation.proofs:
-            credential, key = self._credentials[index], self._committee[index]
-            _verify(self._members, credential, self._digest, proof, key)
-            self._signed[index] = proof
+        key = self._committee.get(index)
+        _check_size(attestation, SIGNATURE_BYTES if key else 0)
+        if key:
+            credential = self._credentials[index]
+            _verify(self._members, credential, self._digest, attestation.proof, key)
+            self._signed[index] = attestation.proof
 
     def requests(self, indices: Iterable[int]) -> dict[int, RevealRequest]:
         """The quorum's signatures, the same for all."""
@@ -244,6 +246,11 @@ class CommitteeCollector(Collector):
         proofs = tuple(self._signed[i] for i in senders)
         credentials = tuple(self._credentials[i] for i in senders)
         return dict.fromkeys(indices, RevealRequest(senders, proofs, credentials))
+
+
+def _check_size(attestation: Attestation, expected: int) -> None:
+    if len(attestation.proof) != expected:
+        raise MessageError(f"attestation of {len(attestation.proof)} bytes: expected {expected}")
 
 
 def _check_senders(request: RevealRequest, allowed: Collection[int]) -> None:

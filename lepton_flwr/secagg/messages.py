@@ -346,21 +346,21 @@ class SurvivorRequest:
 class Attestation:
     """E3, client to server: its word on the lists.
 
-    On the complete graph a tag for each surviving neighbour, in index order; on a ring one
-    signature of a member of the committee, and nothing of anybody else.
+    On the complete graph a tag for each surviving neighbour, in index order, one after the other;
+    on a ring the signature of a member of the committee, and nothing of anybody else.
     """
 
-    proofs: tuple[bytes, ...]
+    proof: bytes
 
     def to_fields(self) -> Fields:
         """Flat form."""
-        return {"proofs": list(self.proofs)}
+        return {"proof": self.proof}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "Attestation":
         """Read and check the flat form."""
         read = Reader(fields)
-        attestation = cls(tuple(read.many("proofs", bytes, MAX_HOLDERS, PROOF_BYTES)))
+        attestation = cls(read.one("proof", bytes, (0, MAX_HOLDERS * TAG_BYTES)))
         read.end()
         return attestation
 
@@ -372,7 +372,7 @@ class RevealRequest:
     Attributes:
         senders: their indices.
         proofs: a tag to this client or a signature, of each.
-        credentials: of each that signed; none with tags.
+        credentials: of each that signed; none with tags, and then left out of the flat form.
     """
 
     senders: tuple[int, ...]
@@ -381,11 +381,8 @@ class RevealRequest:
 
     def to_fields(self) -> Fields:
         """Flat form."""
-        return {
-            "senders": list(self.senders),
-            "proofs": list(self.proofs),
-            "credentials": list(self.credentials),
-        }
+        signed: Fields = {"credentials": list(self.credentials)} if self.credentials else {}
+        return {"senders": list(self.senders), "proofs": list(self.proofs), **signed}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "RevealRequest":
@@ -393,8 +390,10 @@ class RevealRequest:
         read = Reader(fields)
         senders = read.many("senders", int, MAX_HOLDERS)
         proofs = read.many("proofs", bytes, MAX_HOLDERS, PROOF_BYTES)
-        sizes = (KEY_BYTES, MAX_CREDENTIAL_BYTES)
-        credentials = read.many("credentials", bytes, MAX_HOLDERS, sizes)
+        credentials: list[bytes] = []
+        if "credentials" in fields:
+            sizes = (KEY_BYTES, MAX_CREDENTIAL_BYTES)
+            credentials = read.many("credentials", bytes, MAX_HOLDERS, sizes)
         read.end()
         if len(senders) != len(proofs):
             raise MessageError("senders, proofs: expected lists of one length")

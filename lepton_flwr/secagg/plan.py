@@ -190,7 +190,7 @@ def _bytes(config: SessionConfig, graph: Graph) -> tuple[int, int]:
         ShareBundle(sealed).to_fields(),
         Participation(tags).to_fields(),
         # On a ring that of a member of the committee; the others send nothing there.
-        Attestation((signature,) if graph.committee else tags).to_fields(),
+        Attestation(signature if graph.committee else b"".join(tags)).to_fields(),
         Reveal((bytes(shamir.SHARE_BYTES),) * holders).to_fields(),
     )
     down = (

@@ -101,8 +101,8 @@ class Rehearsal:
         for i, client in enumerate(clients):
             attestation = client.attest(survivors[i])
             server.receive_attestation(i, attestation)
-            if client.state.committee and attestation.proofs:
-                (self.proofs[client.state.index],) = attestation.proofs
+            if client.state.committee and attestation.proof:
+                self.proofs[client.state.index] = attestation.proof
         self.keep(clients[0], server.close_attestations()[0])
         self.graph = clients[0].state.graph
         self.near = self.graph.neighbours(clients[0].state.index)

@@ -154,9 +154,10 @@ class Hostile:
         answer = self.client(index).attest(request)
         self.lists[index] = set(survivors)
         if self.graph.committee:
-            self.proofs[index] = answer.proofs
+            self.proofs[index] = answer.proof
         else:
-            self.proofs[index] = dict(zip(others, answer.proofs, strict=True))
+            tags = (answer.proof[at : at + 16] for at in range(0, len(answer.proof), 16))
+            self.proofs[index] = dict(zip(others, tags, strict=True))
 
     def word(self, index, to):
         """What a client said to another of the participants."""
@@ -187,7 +188,7 @@ class Hostile:
             if i in self.corrupt:
                 signatures[i] = device.sign(said), device.certificate
             elif self.proofs.get(i) and (self.told[i], self.lists[i]) == lists:
-                signatures[i] = self.proofs[i][0], device.certificate
+                signatures[i] = self.proofs[i], device.certificate
         proofs, credentials = zip(*signatures.values(), strict=True) if signatures else ((), ())
         return RevealRequest(tuple(signatures), proofs, credentials)
 

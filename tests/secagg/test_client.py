@@ -45,6 +45,10 @@ def refuses(client, error, step, *args):
         client.attest(SurvivorRequest(b"\xff", ()))
 
 
+def split_tags(proof):
+    return tuple(proof[at : at + 16] for at in range(0, len(proof), 16))
+
+
 @pytest.mark.parametrize("seen", [1, 2, 100])
 def test_a_session_number_is_used_once(federation, seen):
     with pytest.raises(ReplayError):
@@ -316,7 +320,7 @@ class TestSurvivors:
             others = [j for j in lists[i] if j != i]
             node = fed.server._order[i]
             answer = by_index[i].attest(fed.survivors(node, lists[i])) if i else None
-            tags[i] = dict(zip(others, answer.proofs, strict=True)) if answer else {}
+            tags[i] = dict(zip(others, split_tags(answer.proof), strict=True)) if answer else {}
         for i in range(1, 9):
             senders = [j for j in range(1, 9) if j != i]
             request = RevealRequest(tuple(senders), tuple(tags[j][i] for j in senders))
@@ -363,7 +367,7 @@ class TestReveal:
         fed = federation()
         request = fed.until_attest()[0]
         client = fed.clients[0]
-        tags = client.attest(request).proofs
+        tags = split_tags(client.attest(request).proof)
         senders = tuple(i for i in range(6) if i != client.state.index)
         refuses(client, AttestationError, client.reveal, RevealRequest(senders, tags))
 

@@ -63,7 +63,7 @@ NOBODY = (3, 4, 1, 0)
         (2, "ciphertexts", FLIP_FIRST_ITEM, "ShareError"),
         (3, "survivors", NOBODY, "SurvivorError"),
         (3, "tags", FLIP_FIRST_ITEM, "SurvivorError"),
-        (4, "proofs", (*FLIP_FIRST_ITEM, 1, 7, 1, 0, 3, 3), "AttestationError"),
+        (4, "proofs", (*FLIP_FIRST_ITEM, 0, 7, 1, 0, 3, 3), "AttestationError"),
         (5, "signatures", FLIP_FIRST_ITEM, "KeyRecordError"),
         (6, "ciphertexts", FLIP_FIRST_ITEM, "ShareError"),
         (7, "tags", FLIP_FIRST_ITEM, "SurvivorError"),

@@ -116,8 +116,8 @@ def test_a_masked_vector_counts_once_and_in_time(federation):
 def test_it_takes_one_tag_and_one_share_for_each_neighbour(federation):
     fed = federation()
     fed.until_attest()
-    with pytest.raises(MessageError, match="tags"):
-        fed.server.receive_attestation(0, Attestation((bytes(16),)))
+    with pytest.raises(MessageError, match="16 bytes: expected 80"):
+        fed.server.receive_attestation(0, Attestation(bytes(16)))
     with pytest.raises(MessageError):
         federation_with_keys(federation).receive_shares(0, ShareBundle((bytes(94),)))
 
