@@ -1,6 +1,8 @@
 """Files that are either the former whole or the new whole, never half of one."""
 
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,15 +10,20 @@ from pathlib import Path
 from lepton_flwr.errors import OutputError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Replace `path` by `content`: written beside it, forced to disk, then renamed.
+
+    Args:
+        path: the file.
+        content: all of it.
+        mode: the file's permissions, less those that the umask takes away.
 
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
 
     def write(beside: Path) -> None:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             rest = memoryview(content)
             while rest:
@@ -35,7 +42,8 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
-    beside = path.with_name(f".partial-{path.name}")
+    # A name of its own for each writer, or one would rename what another has half written.
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     with output_errors(path):
         try:
             write(beside)
@@ -44,6 +52,35 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
             _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         finally:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder, mode 0700, that appears with all that the body writes or not at all.
+
+    Yields:
+        The folder to write into, beside `path`; it is forced to disk and renamed at the end.
+
+    Raises:
+        OutputError: `path` exists, or a file cannot be written.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists: expected a new folder; nothing was changed")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # what a crash left
+        partial.mkdir(mode=0o700)
+        try:
+            yield partial
+            for folder, _, files in os.walk(partial):
+                for name in files:
+                    _sync(Path(folder, name), os.O_RDONLY)
+                _sync(Path(folder), os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+            os.rename(partial, path)
+            _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -10,9 +10,17 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import LeptonError
+
+if TYPE_CHECKING:
+    from lepton_flwr.data.federated import FederatedData
+    from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.folder import RunFolder
+    from lepton_flwr.runs.observer import RunObserver
+    from strategies.federate import Origin
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -51,25 +59,68 @@ def simulate(
             none, nothing is started.
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    _quiet_environment()
+    from lepton_flwr.runs.folder import new_folder
+    from lepton_flwr.runs.progress import answering
+    from strategies.budgets import Budgets
+    from strategies.federate import with_noise
+    from strategies.preparation import prepare
+    from strategies.server_app import LEDGERS, observers
+
+    path = new_folder(out, config.scenario)
+    kept = ledgers or path / LEDGERS
+    with answering("statistics") as progress:
+        made = prepare(config, path, kept, progress)
+    config, data = made.config, made.data
+    folder, observer = observers(config, folder=path)
+    if ledgers is not None:  # refused at once, not after an engine has started
+        try:
+            with contextlib.closing(Budgets.open(kept, with_noise(config), made.run)) as budgets:
+                budgets.affordable(config.rounds)
+        except BaseException:
+            folder.discard_unused()
+            raise
+    run(config, data, folder, observer, kept, name=made.run, debug=debug)
+    return path
+
+
+def run(
+    config: RunConfig,
+    data: "FederatedData | SealedData",
+    folder: "RunFolder",
+    observer: "RunObserver",
+    ledgers: Path,
+    *,
+    name: str = "",
+    origin: "Origin | None" = None,
+    debug: bool = False,
+) -> None:
+    """Run a federation of simulated clients on prepared rows.
+
+    Args:
+        config: the run; its clients and model are those of `data`.
+        data: the rows; what is encrypted is decrypted by its own client, in memory.
+        folder: the run's; removed if nothing was started.
+        observer: told of everything; `folder` is one of those it tells.
+        ledgers: folder of the ledgers.
+        name: the run's in the ledgers; empty makes one.
+        origin: what the rows are, where no scenario says it.
+        debug: let Flower and Ray log.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        PrivacyError: a budget does not allow another round; those before it are kept.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
     from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
 
     from clients.client_app import app as client_app
-    from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import RunInterrupted
-    from strategies.budgets import Budgets
     from strategies.exchange import RunInterruptedError
-    from strategies.federate import with_noise
-    from strategies.server_app import LEDGERS, observers, serve, with_data
+    from strategies.server_app import serve
 
-    data = scenarios.get(config.scenario).load(config)
-    config = with_data(config, data)
-    if ledgers is not None:  # refused at once, not after an engine has started
-        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
-            budgets.affordable(config.rounds)
-    folder, observer = observers(config, out=out)
     server_app = ServerApp()
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -77,15 +128,7 @@ def simulate(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            serve(
-                grid,
-                context.run_id,
-                config,
-                data,
-                observer,
-                ledgers or folder.path / LEDGERS,
-                stop,
-            )
+            serve(grid, context.run_id, config, data, observer, ledgers, stop, name, origin)
         except BaseException as error:
             failures.append(error)
 
@@ -101,7 +144,11 @@ def simulate(
         raise failures[0]
     if not (folder.path / "summary.json").exists():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
-    return folder.path
+
+
+def _quiet_environment() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _run(

@@ -30,13 +30,28 @@ from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
-from strategies.budgets import Budgets
+from strategies.budgets import Budgets, statistics_event
 from strategies.exchange import RunInterruptedError
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
 NODES_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What records are that belong to no scenario.
+
+    Attributes:
+        title: in a few words.
+        population: names all of them together in the server's ledger, 32 bytes.
+        promises: sentences on how their privacy was protected before any training.
+    """
+
+    title: str
+    population: bytes
+    promises: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class Federation:
         members: the roster.
         title: the scenario in a few words.
         ledgers: folder of the server's ledger, made if missing.
+        run: the run's name in the ledger; empty makes one.
+        origin: what the records are, where the scenario does not say it.
     """
 
     config: RunConfig
@@ -56,6 +73,8 @@ class Federation:
     members: Members
     title: str
     ledgers: Path
+    run: str = ""
+    origin: Origin | None = None
 
 
 def federate(
@@ -75,7 +94,12 @@ def federate(
     """
     config = with_noise(with_floor(federation.config))
     with contextlib.closing(
-        Budgets.open(federation.ledgers, config, f"{config.scenario} {datetime.now():%F %T}")
+        Budgets.open(
+            federation.ledgers,
+            config,
+            federation.run or f"{config.scenario} {datetime.now():%F %T}",
+            federation.origin.population if federation.origin is not None else None,
+        )
     ) as budgets:
         _federate(grid, replace(federation, config=config), budgets, observer, stop)
 
@@ -98,13 +122,14 @@ def _federate(
             scenario_title=federation.title,
             clients=clients,
             num_parameters=sum(weight.size for weight in weights),
-            guarantee=_guarantees(config, budgets, affordable),
+            guarantee=_guarantees(federation, budgets, affordable),
             noise_multiplier_record=privacy.record.noise_multiplier
             if privacy.record.enabled
             else None,
             noise_multiplier_client=privacy.client.noise_multiplier
             if privacy.client.enabled
             else None,
+            private_inputs=bool(federation.origin is not None and federation.origin.promises),
         )
     )
     reason = "failed"
@@ -165,13 +190,39 @@ def with_floor(config: RunConfig) -> RunConfig:
     return replace(config, secagg=replace(config.secagg, min_survivors=floor))
 
 
+def with_statistics(config: RunConfig, releases: int) -> RunConfig:
+    """Fill in how many statistics preprocessing needs, and the noise of each.
+
+    By themselves they spend `statistics_share` of epsilon at most.
+    """
+    record = config.dp.record
+    if not record.enabled:
+        releases = 0
+    noise = record.statistics_noise_multiplier if releases else 0.0
+    if releases and noise == 0:
+        share = record.epsilon * record.statistics_share
+        noise = calibrate(share, config.dp.delta, 1.0, releases)
+    record = replace(record, statistics_releases=releases, statistics_noise_multiplier=noise)
+    return replace(config, dp=replace(config.dp, record=record))
+
+
 def with_noise(config: RunConfig) -> RunConfig:
-    """Fill in the noise multipliers that are to be calibrated."""
+    """Fill in the noise multipliers that are to be calibrated.
+
+    What statistics of preprocessing release comes out of the same epsilon.
+    """
     dp, train = config.dp, config.train
     record, client = dp.record, dp.client
     if record.enabled and record.noise_multiplier == 0:
         steps = config.rounds * train.local_steps
-        noise = calibrate(record.epsilon, dp.delta, train.sampling_probability, steps)
+        statistics = statistics_event(config)
+        noise = calibrate(
+            record.epsilon,
+            dp.delta,
+            train.sampling_probability,
+            steps,
+            also=[(statistics, record.statistics_releases)] if statistics else (),
+        )
         record = replace(record, noise_multiplier=noise)
     if client.enabled and client.noise_multiplier == 0:
         noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
@@ -248,8 +299,10 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
         time.sleep(0.1)
 
 
-def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, ...]:
+def _guarantees(federation: Federation, budgets: Budgets, rounds: int) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
+    config = federation.config
+    promises = federation.origin.promises if federation.origin is not None else ()
     clients = config.clients or 0
     share = "a third" if clients <= MAX_COMPLETE else "a tenth"
     sentences = [
@@ -272,11 +325,16 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         assumptions[Unit.CLIENT] += (
             "the clip norm follows the noised share of unclipped updates, which epsilon covers",
         )
+    if config.dp.record.statistics_releases:
+        assumptions[Unit.RECORD] += (
+            "the columns' names and kinds and the list of classes are public",
+        )
     for unit in budgets.budgets:
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"
         sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    if not budgets.budgets:
+    sentences += promises
+    if not budgets.budgets and not promises:
         sentences.append(
             "No differential privacy: what the model has learnt of single records or clients is "
             "not bounded."

@@ -17,19 +17,21 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import ModelConfig, RunConfig, nest
-from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
+from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
+from lepton_flwr.data.sealed import SealedData
+from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
-from lepton_flwr.privacy.policy import PrivacyPolicy
-from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
-from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
+from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.preparation import DEVICES, prepare, spending_policy, with_data
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -37,16 +39,24 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
-# Within a folder of ledgers, those of simulated devices.
-DEVICES = "devices"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
 
 def observers(
-    config: RunConfig, *, out: Path | None = None, folder: Path | None = None
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
 ) -> tuple[RunFolder, RunObserver]:
     """A run folder below `out`, or `folder` itself, and with it a progress display."""
+    kept = RunFolder(config, save_model=model_saver(config), out=out, folder=folder)
+    return kept, Observers([kept, ProgressBar()]) if progress else kept
+
+
+def model_saver(config: RunConfig) -> SaveModel:
+    """What writes weights as the configuration's model."""
     model = describe_model(config)
 
     def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
@@ -54,14 +64,7 @@ def observers(
         network.set_weights(list(weights))
         network.save(path)
 
-    kept = RunFolder(config, save_model=save_model, out=out, folder=folder)
-    return kept, Observers([kept, ProgressBar()])
-
-
-def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
-    """Fill in what the data says: the clients, the rows' shape and the classes."""
-    model = ModelConfig(data.input_shape, data.num_classes)
-    return with_floor(replace(config, clients=len(data.clients), model=model))
+    return save_model
 
 
 def describe_model(config: RunConfig) -> ModelSpec:
@@ -75,30 +78,24 @@ def serve(  # noqa: PLR0917
     grid: Grid,
     run_id: int,
     config: RunConfig,
-    data: FederatedData,
+    data: FederatedData | SealedData,
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
+    run: str = "",
+    origin: Origin | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers), observer, stop)
-
-
-def spending_policy(config: RunConfig) -> PrivacyPolicy:
-    """The limit of simulated devices: the epsilon per record of their run."""
-    record = config.dp.record
-    return PrivacyPolicy(
-        delta=config.dp.delta, max_record_epsilon=record.epsilon if record.enabled else None
-    )
+        federate(grid, _federation(config, roster, ledgers, run, origin), observer, stop)
 
 
 @contextmanager
 def _devices(
-    run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
+    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
     root = simulated_root(run_id)
     try:
@@ -126,28 +123,42 @@ def main(grid: Grid, context: Context) -> None:
     out = Path(str(own[OUT])) if own[OUT] else None
     named = Path(str(own[LEDGER])) if own[LEDGER] else None
     if own[SIMULATED] is not False:
-        data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
-        config = with_data(config, data)
-        folder, observer = observers(config, out=out)
-        ledgers = named or folder.path / LEDGERS
-        serve(grid, context.run_id, config, data, observer, ledgers)
+        path = new_folder(out, config.scenario)
+        ledgers = named or path / LEDGERS
+        made = prepare(replace(config, clients=_count_nodes(grid)), path, ledgers)
+        _, observer = observers(made.config, folder=path)
+        serve(grid, context.run_id, made.config, made.data, observer, ledgers, run=made.run)
         return
     if not own[ROSTER]:
         raise ConfigError(
             f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
         )
-    roster = Roster.of_authority(_read(Path(str(own[ROSTER]))))
+    named_roster = Path(str(own[ROSTER]))
+    revoked = named_roster.with_name(LIST_FILE)
+    roster = Roster.of_authority(_read(named_roster), _read(revoked) if revoked.exists() else None)
     if not config.model.input_shape:
-        config = with_data(config, scenarios.get(config.scenario).load(config))
+        data = scenarios.get(config.scenario).load(config)
+        if not isinstance(data, FederatedData):
+            raise ConfigError(
+                "model.input_shape, model.num_classes: expected what the devices' preprocessor "
+                "makes, for this server does not prepare their data"
+            )
+        config = with_data(config, data)
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
     folder, observer = observers(config, folder=out)
     federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
 
 
-def _federation(config: RunConfig, roster: Roster, ledgers: Path) -> Federation:
-    title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers)
+def _federation(
+    config: RunConfig,
+    roster: Roster,
+    ledgers: Path,
+    run: str = "",
+    origin: Origin | None = None,
+) -> Federation:
+    title = scenarios.get(config.scenario).title if origin is None else origin.title
+    return Federation(config, describe_model(config), roster, title, ledgers, run, origin)
 
 
 def _read(path: Path) -> bytes:

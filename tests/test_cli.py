@@ -186,7 +186,10 @@ def test_the_version_is_the_packages(lepton):
 @pytest.mark.parametrize("command", [[], ["simulate"], ["scenarios"], ["federation"],
                                      ["federation", "up"], ["budget"], ["budget", "plan"],
                                      ["budget", "show"], ["budget", "export"], ["app"],
-                                     ["app", "digest"], ["app", "sign"]], ids=" ".join)  # fmt: skip
+                                     ["app", "digest"], ["app", "sign"], ["encrypt"], ["decrypt"],
+                                     ["rewrap"], ["inspect"], ["encryption-key"],
+                                     ["encryption-key", "new"], ["encryption-key", "show"]],
+                         ids=" ".join)  # fmt: skip
 def test_every_command_has_help_with_an_example(lepton, command):
     code, out, _ = lepton(*command, "--help")
     assert code == 0

@@ -3,12 +3,16 @@
 from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import (
     Assignments,
+    By,
     ClientEpsilon,
     Clients,
     ConfigFile,
+    CsvFile,
     Debug,
     Epsilon,
+    Label,
     LedgerFolder,
+    ModelTo,
     NoDP,
     Out,
     Rounds,
@@ -20,6 +24,9 @@ from lepton_flwr.commands.options import (
 def simulate(
     scenario: Scenario = None,
     *,
+    csv: CsvFile = None,
+    label: Label = None,
+    by: By = None,
     clients: Clients = None,
     rounds: Rounds = None,
     epsilon: Epsilon = None,
@@ -30,13 +37,17 @@ def simulate(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    model_to: ModelTo = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
 
-    `lepton scenarios` lists what SCENARIO can be; transport if not given.
+    `lepton scenarios` lists what SCENARIO can be; transport if not given. With --csv it is a table
+    of yours: columns of numbers and categories, also with missing values and duplicates.
 
     Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
+
+    Example: lepton simulate --csv patients.csv --label died --by hospital
     """
     with one_line_errors(debug):
         from lepton_flwr.runs.settings import resolve
@@ -50,6 +61,10 @@ def simulate(
             client_epsilon=client_epsilon,
             no_dp=no_dp,
             seed=seed,
+            csv=csv,
+            label=label,
+            by=by,
+            model_to=model_to or (),
             assignments=assignments or (),
         )
         from lepton_flwr.runs.progress import print_summary

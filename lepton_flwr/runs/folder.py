@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from lepton_flwr._files import output_errors, replace, write_atomic
+from lepton_flwr._files import output_errors, write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.runs import events, plots, report
+from lepton_flwr.runs.artifacts import has_model, recipients_of, write_model
 from lepton_flwr.runs.history import History, rows
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 
@@ -34,7 +35,8 @@ class RunFolder:
     """Writes `config.toml`, `metrics.csv`, `model.keras`, `summary.json`, plots and report.
 
     Every file is replaced as a whole, `metrics.csv` and `model.keras` after each round: a run that
-    is killed, or whose disk fills, leaves the rounds it finished.
+    is killed, or whose disk fills, leaves the rounds it finished. If the configuration names
+    recipients, `model.keras.lepton` takes the place of `model.keras`: an envelope for them.
 
     Args:
         config: the resolved configuration; `lepton simulate --config` repeats the run from it.
@@ -57,6 +59,7 @@ class RunFolder:
         out: Path | None = None,
         folder: Path | None = None,
     ) -> None:
+        self._recipients = recipients_of(config)
         self.path = folder or new_folder(out, config.scenario)
         self._save_model = save_model
         self._start: RunStart | None = None
@@ -78,7 +81,7 @@ class RunFolder:
         """Progress within a round leaves nothing behind."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
-        """Add a row to `metrics.csv` and replace `model.keras`.
+        """Add a row to `metrics.csv` and replace the model.
 
         Raises:
             OutputError: no space, or no permission; the former files are intact.
@@ -91,9 +94,8 @@ class RunFolder:
         write_atomic(self.path / "metrics.csv", text.getvalue().encode())
         self._records.append(record)
         self._times.append(time.time())
-        model = self.path / "model.keras"
-        if record.status == "ok" or not model.exists():
-            replace(model, lambda beside: self._save_model(weights, beside))
+        if record.status == "ok" or not has_model(self.path):
+            write_model(self.path, lambda path: self._save_model(weights, path), self._recipients)
 
     def run_ended(self, end: RunEnd) -> None:
         """Write the summary, the plots, the report and TensorBoard's events.

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from choices import Choices, ExhaustedError, require
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lepton_flwr.crypto.identity import Roster
@@ -38,26 +39,6 @@ CLIENTS = (5, 129)
 CONTENT = bytes(range(32))
 LAST_NUMBER, LAST_EXCHANGE = 6, 4
 FLOORS = ClientFloors(min_survivors=3, max_dimension=10, max_number=1000)
-
-
-class ExhaustedError(Exception):
-    """The input is used up."""
-
-
-class Bytes:
-    """Takes choices out of the fuzzer's input."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._data):
-            raise ExhaustedError
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def below(self, number: int) -> int:
-        return int.from_bytes(self.take(2), "big") % number
 
 
 class Device:
@@ -141,7 +122,7 @@ class Rehearsal:
 rehearsal = functools.cache(Rehearsal)
 
 
-def scalar(source: Bytes) -> object:
+def scalar(source: Choices) -> object:
     kind = source.below(7)
     if kind == 0:
         return int.from_bytes(source.take(1 + source.below(9)), "big", signed=True)
@@ -156,18 +137,18 @@ def scalar(source: Bytes) -> object:
     return [None, True][source.below(2)] if kind == 5 else ""
 
 
-def flipped(source: Bytes, value: bytes) -> bytes:
+def flipped(source: Choices, value: bytes) -> bytes:
     changed = bytearray(value)
     if changed:
         changed[source.below(len(changed))] ^= 1 << source.below(8)
     return bytes(changed)
 
 
-def resized(source: Bytes, value: bytes) -> bytes:
+def resized(source: Choices, value: bytes) -> bytes:
     return value[: source.below(len(value) + 1)] if source.below(2) else value + source.take(1)
 
 
-def mutate(source: Bytes, fields: dict[str, object]) -> None:
+def mutate(source: Choices, fields: dict[str, object]) -> None:
     name = sorted(fields)[source.below(len(fields))]
     value, action = fields[name], source.below(8)
     if action == 0:
@@ -201,13 +182,12 @@ def mutate(source: Bytes, fields: dict[str, object]) -> None:
 
 def run(data: bytes) -> str:
     """One input; returns what the client did: the error's name, or "answered"."""
-    source = Bytes(data)
+    source, scenes = Choices(data), [rehearsal(size) for size in CLIENTS]
     try:
         # E0 is the same for every graph.
         exchange = source.below(9)
-        size = CLIENTS[exchange > LAST_EXCHANGE]
+        scene = scenes[exchange > LAST_EXCHANGE]
         exchange -= LAST_EXCHANGE * (exchange > LAST_EXCHANGE)
-        scene = rehearsal(size)
         fields: dict[str, object] = dict(scene.honest[exchange])
         try:
             while fields:
@@ -229,11 +209,6 @@ def run(data: bytes) -> str:
             require(not any(left[name] for name in secrets), "secrets after an error")
         return type(error).__name__
     return "answered"
-
-
-def require(condition: bool, what: str) -> None:
-    if not condition:
-        raise RuntimeError(what)
 
 
 def keys_step(scene: Rehearsal, _client: object, fields: Fields) -> None:
