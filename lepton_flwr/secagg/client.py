@@ -97,12 +97,11 @@ def _step(
 class ClientSession:
     """One client in one session; make it with `open` or `from_fields`.
 
-    Guarantee: whatever the server and up to a third of the clients do, the client gives out for
-    each other participant at most one of (share of its seed, share of its mask key), only after
-    the threshold of participants vouched for the same survivors, and nothing that depends on its
-    vector but one masked copy of it. On a sparse graph the threshold is one of neighbours, and up
-    to a tenth of the clients may be corrupt; see `degree` for what that leaves. What an active
-    server may get there instead of one sum is in docs/secure-aggregation.md.
+    Guarantee: whatever the server and up to a third of the clients do, on a sparse graph up to a
+    tenth of them, all honest clients that reveal anything hold the same lists of participants and
+    survivors. For each other participant a client gives out at most one of (share of its seed,
+    share of its mask key), and nothing that depends on its vector but one masked copy of it. What
+    follows from that for the server is proved in docs/secure-aggregation.md.
 
     Args:
         state: what the session knows.

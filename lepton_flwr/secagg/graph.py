@@ -107,6 +107,10 @@ class Ring(Graph):
             )
         return self._holders[index]
 
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        """The same: nobody holds a share of its own."""
+        return self.holders(index)
+
     def check_present(self, indices: Collection[int]) -> None:
         """No more may be missing from any degree / 2 places in a row than chance would give.
 

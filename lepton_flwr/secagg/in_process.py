@@ -108,7 +108,7 @@ def secure_sum(
         lists = server.close_masked()
         each(lists, lambda n: server.receive_attestation(n, sessions[n].attest(lists[n])))
         asked = server.close_attestations()
-        each(server.attesters, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
+        each(asked, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
         total = config.layout.lift(server.close_reveals())
     except ThresholdError as error:
         lost = ", ".join(f"{name} ({count})" for name, count in sorted(failures.items()))

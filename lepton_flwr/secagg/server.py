@@ -77,7 +77,6 @@ class ServerSession:
         self._started: dict[int, None] = {}
         # By client, then by the neighbour that its tag on the participants is for.
         self._masked: dict[int, dict[int, bytes]] = {}
-        self._survivors: list[int] = []
         self._collector: Collector  # from the end of E2 on
         self._attested: set[int] = set()
         # By client, then by whose share it is.
@@ -191,12 +190,11 @@ class ServerSession:
             ThresholdError: too few, or too many missing in one place.
         """
         self._advance(2, len(self._masked), len(self._order))
-        self._survivors = [node for node in self._order if node in self._masked]
-        survivors = frozenset(self._index[node] for node in self._survivors)
+        survivors = frozenset(self._index[node] for node in self._masked)
         self._graph.check_present(survivors)
         self._collector = self._collect(survivors)
         bitmap, requests = to_bitmap(survivors, len(self._order)), {}
-        for node in self._survivors:
+        for node in self._masked:
             others = self._neighbours(node, self._masked)
             tags = tuple(self._masked[other][node] for other in others)
             requests[node] = SurvivorRequest(bitmap, tags)
@@ -235,7 +233,7 @@ class ServerSession:
             ThresholdError: too few.
         """
         self._advance(3, len(self._attested), len(self._order), self.threshold)
-        requests = self._collector.requests(self._index[node] for node in self.attesters)
+        requests = self._collector.requests(self._index[node] for node in self._attested)
         return {self._order[index]: request for index, request in requests.items()}
 
     def receive_reveal(self, node: int, reveal: Reveal) -> None:
@@ -312,16 +310,6 @@ class ServerSession:
     def num_survivors(self) -> int:
         """Clients in the sum."""
         return len(self._masked)
-
-    @property
-    def attesters(self) -> list[int]:
-        """Those asked in E4."""
-        return [node for node in self._survivors if node in self._attested]
-
-    @property
-    def survivors(self) -> list[int]:
-        """Those asked in E3."""
-        return list(self._survivors)
 
     def _expect(self, exchange: int, node: int, seen: Container[int]) -> None:
         if self._exchange != exchange:
