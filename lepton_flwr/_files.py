@@ -8,8 +8,13 @@ from pathlib import Path
 from lepton_flwr.errors import OutputError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, *, hidden: bool = False) -> None:
     """Replace `path` by `content`: written beside it, forced to disk, then renamed.
+
+    Args:
+        path: the file.
+        content: all of it.
+        hidden: give the file beside it another suffix, for those who watch a folder for one.
 
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
@@ -24,18 +29,19 @@ def write_atomic(path: Path, content: bytes) -> None:
         finally:
             os.close(descriptor)
 
-    replace(path, write)
+    replace(path, write, suffix=".partial" if hidden else "")
 
 
-def replace(path: Path, write: Callable[[Path], None]) -> None:
+def replace(path: Path, write: Callable[[Path], None], *, suffix: str = "") -> None:
     """Let `write` make a file beside `path`, force it to disk and rename it to `path`.
 
-    The file beside it keeps the suffix of `path`, from which some writers take their format.
+    The file beside it keeps the suffix of `path`, from which some writers take their format, or
+    has `suffix` after it.
 
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
-    beside = path.with_name(f".partial-{path.name}")
+    beside = path.with_name(f".partial-{path.name}{suffix}")
     with output_errors(path):
         try:
             write(beside)

@@ -11,7 +11,7 @@ import click
 import typer
 
 from lepton_flwr import __version__
-from lepton_flwr.commands import budget, code, federation, secagg, simulate
+from lepton_flwr.commands import budget, code, federation, secagg, server, simulate, watch
 from lepton_flwr.commands.errors import say
 
 app = typer.Typer(
@@ -22,10 +22,12 @@ app = typer.Typer(
 )
 app.command()(simulate.simulate)
 app.command()(simulate.scenarios)
+app.command()(watch.watch)
 app.add_typer(federation.app, name="federation")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(budget.app, name="budget")
 app.add_typer(code.app, name="app")
+app.add_typer(server.app, name="server")
 
 
 @app.callback(invoke_without_command=True)

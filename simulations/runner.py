@@ -8,11 +8,19 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.errors import LeptonError
+from lepton_flwr.errors import ConfigError, LeptonError
+
+if TYPE_CHECKING:
+    from lepton_flwr.data.federated import FederatedData
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from lepton_flwr.runs.folder import RunFolder
+    from lepton_flwr.runs.observer import RunObserver
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -29,16 +37,22 @@ QUIET = {
 
 
 def simulate(
-    config: RunConfig, out: Path | None = None, debug: bool = False, ledgers: Path | None = None
+    config: RunConfig | None,
+    out: Path | None = None,
+    debug: bool = False,
+    ledgers: Path | None = None,
+    *,
+    resume: Path | None = None,
 ) -> Path:
     """Run a scenario with simulated clients.
 
     Args:
-        config: the run.
+        config: the run; None with `resume`.
         out: folder that holds the runs; None is `runs`.
         debug: let Flower and Ray log.
         ledgers: folder of the ledgers of server and clients: what they hold counts against this
             run, and this run against those that come. None is a new one in the run's folder.
+        resume: folder of a run that goes on, with its own configuration and ledgers.
 
     Returns:
         The run's folder.
@@ -47,6 +61,7 @@ def simulate(
         ConfigError: the configuration does not fit the scenario.
         DataError: the data cannot be used.
         OutputError: the run's folder cannot be made or written.
+        CheckpointError: the run cannot go on.
         PrivacyError: a budget does not allow another round; those before it are kept. If it allows
             none, nothing is started.
         RunInterrupted: Ctrl-C; the finished rounds are kept.
@@ -57,21 +72,19 @@ def simulate(
     from flwr.serverapp import Grid, ServerApp
 
     from clients.client_app import app as client_app
-    from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import RunInterrupted
-    from strategies.budgets import Budgets
     from strategies.exchange import RunInterruptedError
-    from strategies.federate import with_noise
-    from strategies.server_app import LEDGERS, observers, serve, with_data
+    from strategies.server_app import serve
 
-    data = scenarios.get(config.scenario).load(config)
-    config = with_data(config, data)
-    if ledgers is not None:  # refused at once, not after an engine has started
-        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
-            budgets.affordable(config.rounds)
-    folder, observer = observers(config, out=out)
+    if resume is not None:
+        prepared = _reopened(resume)
+    elif config is not None:
+        prepared = _new(config, out, ledgers)
+    else:
+        raise ConfigError("neither a configuration nor a run that goes on: expected one")
+    folder = prepared.folder
     server_app = ServerApp()
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     @server_app.main()
@@ -80,28 +93,78 @@ def simulate(
             serve(
                 grid,
                 context.run_id,
-                config,
-                data,
-                observer,
-                ledgers or folder.path / LEDGERS,
+                prepared.config,
+                prepared.data,
+                prepared.observer,
+                prepared.ledgers,
                 stop,
+                prepared.checkpoints,
             )
+            ended.set()
         except BaseException as error:
             failures.append(error)
 
     try:
         with _quiet(debug):
-            _run(server_app, client_app, len(data.clients), stop, debug)
+            _run(server_app, client_app, len(prepared.data.clients), stop, debug)
     except BaseException:
         folder.discard_unused()
         raise
+    finally:
+        prepared.checkpoints.close()
     if failures:
         if isinstance(failures[0], RunInterruptedError):
             raise RunInterrupted(folder.path) from None
         raise failures[0]
-    if not (folder.path / "summary.json").exists():
+    if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
     return folder.path
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run that can be started."""
+
+    config: RunConfig
+    data: "FederatedData"
+    folder: "RunFolder"
+    observer: "RunObserver"
+    ledgers: Path
+    checkpoints: "Checkpoints"
+
+
+def _new(config: RunConfig, out: Path | None, ledgers: Path | None) -> _Prepared:
+    from lepton_flwr.data import scenarios
+    from strategies.budgets import Budgets
+    from strategies.federate import with_noise
+    from strategies.server_app import LEDGERS, begin, observers, with_data
+
+    data = scenarios.get(config.scenario).load(config)
+    config = with_data(config, data)
+    if ledgers is not None:  # refused at once, not after an engine has started
+        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
+            budgets.affordable(config.rounds)
+    folder, observer = observers(config, out=out)
+    ledgers = ledgers or folder.path / LEDGERS
+    checkpoints = begin(folder, config, ledgers)
+    return _Prepared(config, data, folder, observer, ledgers, checkpoints)
+
+
+def _reopened(path: Path) -> _Prepared:
+    from lepton_flwr.data import scenarios
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from strategies.server_app import ledgers_of, observers
+
+    checkpoints = Checkpoints.reopen(path)
+    try:
+        config = checkpoints.config
+        data = scenarios.get(config.scenario).load(config)
+        folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        ledgers = ledgers_of(checkpoints)
+    except BaseException:
+        checkpoints.close()
+        raise
+    return _Prepared(config, data, folder, observer, ledgers, checkpoints)
 
 
 def _run(

@@ -24,9 +24,12 @@ from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.journal import Journal
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
+from lepton_flwr.runs.prometheus import PrometheusFile
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
@@ -37,6 +40,7 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
+RESUME = "resume"
 # Within a folder of ledgers, those of simulated devices.
 DEVICES = "devices"
 # Within a run's folder, where no other place is named.
@@ -44,9 +48,16 @@ LEDGERS = "ledgers"
 
 
 def observers(
-    config: RunConfig, *, out: Path | None = None, folder: Path | None = None
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    folder: Path | None = None,
+    resumed: Checkpoint | None = None,
 ) -> tuple[RunFolder, RunObserver]:
-    """A run folder below `out`, or `folder` itself, and with it a progress display."""
+    """A run folder below `out`, or `folder` itself, and with it log, metrics and progress display.
+
+    With `resumed` the run in `folder` goes on.
+    """
     model = describe_model(config)
 
     def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
@@ -54,8 +65,12 @@ def observers(
         network.set_weights(list(weights))
         network.save(path)
 
-    kept = RunFolder(config, save_model=save_model, out=out, folder=folder)
-    return kept, Observers([kept, ProgressBar()])
+    kept = RunFolder(config, save_model=save_model, out=out, folder=folder, resumed=resumed)
+    listeners = []
+    if config.observe.prometheus:
+        path = kept.path / config.observe.prometheus  # as it is, if absolute
+        listeners.append(PrometheusFile(path, kept.path.resolve().name))
+    return kept, Observers([kept, Journal(kept.path, listeners), ProgressBar()])
 
 
 def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
@@ -79,13 +94,32 @@ def serve(  # noqa: PLR0917
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers), observer, stop)
+        federate(grid, _federation(config, roster, ledgers, checkpoints), observer, stop)
+
+
+def begin(folder: RunFolder, config: RunConfig, ledgers: Path, **settings: str) -> Checkpoints:
+    """Checkpoints of a new run, which say how to start it again."""
+    known = {LEDGER: str(ledgers.resolve()), **settings}
+    return Checkpoints.new(folder.path, config.scenario, known)
+
+
+def ledgers_of(checkpoints: Checkpoints) -> Path:
+    """Where the ledgers of a run that goes on are.
+
+    Raises:
+        CheckpointDamagedError: it does not say so.
+    """
+    named = checkpoints.settings.get(LEDGER)
+    if not isinstance(named, str):
+        raise CheckpointDamagedError("run.json: damaged: expected the folder of the ledgers")
+    return Path(named)
 
 
 def spending_policy(config: RunConfig) -> PrivacyPolicy:
@@ -121,33 +155,59 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER)}
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, RESUME)
+    own = {key: str(values.pop(key, None) or "") for key in names}
+    simulated = context.run_config.get(SIMULATED) is not False
+    if own[RESUME]:
+        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated)
+        return
     config = _settings(values, own[CONFIG_FILE])
-    out = Path(str(own[OUT])) if own[OUT] else None
-    named = Path(str(own[LEDGER])) if own[LEDGER] else None
-    if own[SIMULATED] is not False:
+    out = Path(own[OUT]) if own[OUT] else None
+    named = Path(own[LEDGER]) if own[LEDGER] else None
+    if simulated:
         data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
         config = with_data(config, data)
         folder, observer = observers(config, out=out)
         ledgers = named or folder.path / LEDGERS
-        serve(grid, context.run_id, config, data, observer, ledgers)
+        checkpoints = begin(folder, config, ledgers)
+        serve(grid, context.run_id, config, data, observer, ledgers, checkpoints=checkpoints)
         return
-    if not own[ROSTER]:
-        raise ConfigError(
-            f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
-        )
-    roster = Roster.of_authority(_read(Path(str(own[ROSTER]))))
+    roster = _roster(own[ROSTER])
     if not config.model.input_shape:
         config = with_data(config, scenarios.get(config.scenario).load(config))
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
     folder, observer = observers(config, folder=out)
-    federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
+    ledgers = named or folder.path / LEDGERS
+    checkpoints = begin(folder, config, ledgers, **{ROSTER: str(Path(own[ROSTER]).resolve())})
+    federate(grid, _federation(config, roster, ledgers, checkpoints), observer)
 
 
-def _federation(config: RunConfig, roster: Roster, ledgers: Path) -> Federation:
+def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
+    if simulated:
+        raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
+                          " with a simulated one")  # fmt: skip
+    checkpoints = Checkpoints.reopen(path)
+    config = checkpoints.config
+    members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
+    ledgers = ledgers_of(checkpoints)
+    _, observer = observers(config, folder=path, resumed=checkpoints.latest)
+    federate(grid, _federation(config, members, ledgers, checkpoints), observer)
+
+
+def _roster(path: str) -> Roster:
+    if not path:
+        raise ConfigError(
+            f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
+        )
+    return Roster.of_authority(_read(Path(path)))
+
+
+def _federation(
+    config: RunConfig, roster: Roster, ledgers: Path, checkpoints: Checkpoints | None
+) -> Federation:
     title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers)
+    return Federation(config, describe_model(config), roster, title, ledgers, checkpoints)
 
 
 def _read(path: Path) -> bytes:
@@ -157,10 +217,10 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{ROSTER}={str(path)!r}: {error.strerror}") from None
 
 
-def _settings(values: Mapping[str, Any], config_file: object) -> RunConfig:
+def _settings(values: Mapping[str, Any], config_file: str) -> RunConfig:
     """A file's settings as they are, or else those of the app's configuration."""
     if config_file:
-        return resolve(config=Path(str(config_file)))
+        return resolve(config=Path(config_file))
     return RunConfig.build(scenario_defaults(values.get("scenario")), nest(values))
 
 

@@ -40,8 +40,8 @@ def runner(monkeypatch, tmp_path):
     fake = types.ModuleType("simulations.runner")
     fake.calls, fake.error = [], None
 
-    def simulate(config, out, debug, ledgers):
-        fake.ledgers = ledgers
+    def simulate(config, out=None, debug=False, ledgers=None, *, resume=None):
+        fake.ledgers, fake.resume = ledgers, resume
         fake.calls.append((config, out, debug))
         if fake.error is not None:
             raise fake.error

@@ -40,4 +40,7 @@ LedgerFolder = Annotated[
         "in the run's folder.",
     ),
 ]
+ResumedRun = Annotated[
+    Path | None, typer.Option("--resume", help="Folder of a run that was ended, to go on with.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]

@@ -11,10 +11,12 @@ from lepton_flwr.commands.options import (
     LedgerFolder,
     NoDP,
     Out,
+    ResumedRun,
     Rounds,
     Scenario,
     Seed,
 )
+from lepton_flwr.errors import ConfigError
 
 
 def simulate(
@@ -30,15 +32,27 @@ def simulate(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    resume: ResumedRun = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
 
-    `lepton scenarios` lists what SCENARIO can be; transport if not given.
+    `lepton scenarios` lists what SCENARIO can be; transport if not given. `--resume` goes on with a
+    run that was ended, after its last round, with its own settings and budget.
 
     Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
     """
+    given = (scenario, clients, rounds, epsilon, client_epsilon, config, assignments, out, ledger)
     with one_line_errors(debug):
+        from lepton_flwr.runs.progress import print_summary
+
+        if resume is not None:
+            if no_dp or seed is not None or any(value is not None for value in given):
+                raise ConfigError("--resume: a run goes on with its own settings: give no others")
+            from simulations import runner
+
+            print_summary(runner.simulate(None, debug=debug, resume=resume))
+            return
         from lepton_flwr.runs.settings import resolve
 
         settings = resolve(
@@ -52,7 +66,6 @@ def simulate(
             seed=seed,
             assignments=assignments or (),
         )
-        from lepton_flwr.runs.progress import print_summary
         from simulations import runner
 
         print_summary(runner.simulate(settings, out, debug, ledger))

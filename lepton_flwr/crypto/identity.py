@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from lepton_flwr.crypto.digest import digest
 from lepton_flwr.crypto.files import KeyFileError, read_private, write_private
 from lepton_flwr.errors import PrivacyError
+from lepton_flwr.failures import Failure
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -35,13 +36,19 @@ _SIGNATURE_HEADER = b"\x03\x41\x00"
 class NotOnRosterError(PrivacyError):
     """The key is not one that this device accepts."""
 
+    failure = Failure.IDENTITY
+
 
 class CertificateError(PrivacyError):
     """The certificate is malformed, out of its time, of another authority or another kind."""
 
+    failure = Failure.IDENTITY
+
 
 class SignatureError(PrivacyError):
     """The signature is not the key's over the message."""
+
+    failure = Failure.IDENTITY
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> None:

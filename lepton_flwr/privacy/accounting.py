@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, PrivacyError
+from lepton_flwr.failures import Failure
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
     Neighbours,
@@ -40,6 +41,8 @@ _TOLERANCE = 5e-4
 
 class BudgetError(PrivacyError):
     """The next release would exceed the privacy budget."""
+
+    failure = Failure.BUDGET
 
 
 def epsilon_of(mechanism: SampledGaussian, delta: float, steps: int) -> float:
