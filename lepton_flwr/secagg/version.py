@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from lepton_flwr import __version__
 from lepton_flwr.errors import VersionError
 
-PROTOCOL = 2  # of the five exchanges; any change of a message or a derivation raises it
+PROTOCOL = "2"  # of the five exchanges; any change of a message or a derivation raises it
 APP_KEY, PROTOCOL_KEY = "app-version", "protocol-version"
 _RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
-def own() -> dict[str, str | int]:
+def own() -> dict[str, str]:
     """What this end says of itself."""
     return {APP_KEY: __version__, PROTOCOL_KEY: PROTOCOL}
 
@@ -46,8 +46,8 @@ def check_client(said: Mapping[str, object]) -> None:
 
 def _release(said: Mapping[str, object], who: str) -> tuple[int, int]:
     protocol, app = said.get(PROTOCOL_KEY), said.get(APP_KEY)
-    if type(protocol) is not int or protocol != PROTOCOL:
-        came = protocol if type(protocol) is int else "none"
+    if protocol != PROTOCOL:
+        came = protocol[:20] if isinstance(protocol, str) and protocol.isdigit() else "unknown"
         raise VersionError(
             f"protocol {came} of {who}: expected {PROTOCOL}, which comes with lepton-flwr "
             f"{__version__}: upgrade the older end"
