@@ -15,13 +15,14 @@ Every event has `time` (seconds since 1970), `event` and, within a round, `round
 | `run ended` | how |
 """
 
+import errno
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class JournalError(LeptonError):
 
 
 class Journal:
-    """Appends events; a line is on its way to the disk before what follows it happens.
+    """Appends events; the system has a line before what follows it happens.
 
     Args:
         folder: the run's.
@@ -55,14 +56,14 @@ class Journal:
     def __init__(self, folder: Path, listeners: Sequence[Callable[[Event], None]] = ()) -> None:
         self._path = folder / JOURNAL_FILE
         self._listeners = tuple(listeners)
-        self._file: BinaryIO | None = None
+        self._started = False
         self._said = -math.inf
 
     def run_started(self, start: RunStart) -> None:
-        """Open the log: a new one, or that of the run that goes on."""
+        """Begin the log, or go on with that of the run that goes on."""
         with output_errors(self._path):
-            self._file = self._path.open("ab")
-            _end_of_whole_lines(self._path, self._file)
+            _cut_half_a_line(self._path)
+        self._started = True
         dp = start.config.dp
         self._write(
             "run started",
@@ -98,21 +99,18 @@ class Journal:
         self._write("round", record.to_plain())
 
     def run_ended(self, end: RunEnd) -> None:
-        """Write it and close."""
-        if self._file is None:
-            return
-        try:
+        """Write it, if the run has begun."""
+        if self._started:
             self._write("run ended", {"reason": end.reason})
-        finally:
-            self._file.close()
-            self._file = None
 
     def _write(self, event: str, values: Mapping[str, Any]) -> None:
         whole = {"time": round(time.time(), 3), "event": event, **_finite(values)}
-        if self._file is not None:
-            with output_errors(self._path):
-                self._file.write(json.dumps(whole, allow_nan=False).encode() + b"\n")
-                self._file.flush()
+        with output_errors(self._path), self._path.open("ab", buffering=0) as file:
+            line = json.dumps(whole, allow_nan=False).encode() + b"\n"
+            before = file.tell()
+            if file.write(line) != len(line):
+                file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for listener in self._listeners:
             listener(whole)
 
@@ -144,12 +142,11 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
     return events, offset + len(whole)
 
 
-def _end_of_whole_lines(path: Path, file: BinaryIO) -> None:
-    """Cut half a line, which a process that was killed may have left."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(file.fileno(), whole)
+def _cut_half_a_line(path: Path) -> None:
+    """A process that was killed may have left one."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _finite(value: Any) -> Any:

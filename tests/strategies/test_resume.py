@@ -168,7 +168,16 @@ def train(round_number):
     return 2 * round_number - 1
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "fedavgm",
+        "fedadam",
+        pytest.param("fedavg", marks=pytest.mark.slow),
+        pytest.param("fedyogi", marks=pytest.mark.slow),
+        pytest.param("fedadagrad", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_ends_with_the_model_of_an_uninterrupted_one_bit_for_bit(run, strategy):
     tables = {**NO_PRIVACY, "train": {"strategy": strategy, "server_learning_rate": 0.5}}
     whole = run(**tables).serve()
@@ -181,8 +190,10 @@ def test_a_resumed_run_ends_with_the_model_of_an_uninterrupted_one_bit_for_bit(r
     assert broken.summary["status"] == "finished"
 
 
-@pytest.mark.parametrize("exchange", list(Exchange))
-@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("purpose", "exchange"),
+    [*(("train", exchange) for exchange in Exchange), ("evaluate", Exchange.WORK)],
+)
 def test_a_server_that_dies_at_any_exchange_costs_one_round_and_no_epsilon(run, exchange, purpose):
     broken = run(**PRIVACY)
     broken.serve(die_at=(train(3) + (purpose == "evaluate"), exchange)).serve()
