@@ -4,11 +4,11 @@
 (`simulated = false`) the devices bring their own keys, policies and data.
 """
 
+import contextlib
 import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder
-from lepton_flwr.runs.journal import Journal
+from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.prometheus import PrometheusFile
@@ -69,7 +69,9 @@ def observers(
     listeners = []
     if config.observe.prometheus:
         path = kept.path / config.observe.prometheus  # as it is, if absolute
-        listeners.append(PrometheusFile(path, kept.path.resolve().name))
+        log = kept.path / JOURNAL_FILE
+        before, _ = read(log) if resumed and log.exists() else ([], 0)
+        listeners.append(PrometheusFile(path, kept.path.resolve().name, before))
     return kept, Observers([kept, Journal(kept.path, listeners), ProgressBar()])
 
 
@@ -130,7 +132,7 @@ def spending_policy(config: RunConfig) -> PrivacyPolicy:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _devices(
     run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
 ) -> Iterator[Roster]:
@@ -187,12 +189,12 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
     if simulated:
         raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
                           " with a simulated one")  # fmt: skip
-    checkpoints = Checkpoints.reopen(path)
-    config = checkpoints.config
-    members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
-    ledgers = ledgers_of(checkpoints)
-    _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-    federate(grid, _federation(config, members, ledgers, checkpoints), observer)
+    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        config = checkpoints.config
+        members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
+        ledgers = ledgers_of(checkpoints)
+        _, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        federate(grid, _federation(config, members, ledgers, checkpoints), observer)
 
 
 def _roster(path: str) -> Roster:

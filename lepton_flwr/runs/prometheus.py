@@ -1,6 +1,6 @@
 """A run as metrics in Prometheus' text format, for a node exporter's textfile collector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lepton_flwr._files import write_atomic
@@ -19,15 +19,18 @@ class PrometheusFile:
     Args:
         path: the file; its name should end in `.prom`.
         run: the run's name, a label of every metric.
+        before: the events of servers before this one.
 
     Raises:
         OutputError: when called, if the file cannot be written.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, before: Sequence[Event] = ()) -> None:
         self._path = path
         self._run = run
         self._state = RunState()
+        for event in before:
+            self._state.apply(event)
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""

@@ -13,11 +13,12 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import Unit, epsilon_of
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.runs import events, plots
-from lepton_flwr.runs.checkpoint import Checkpoints
+from lepton_flwr.runs.checkpoint import CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder
 from lepton_flwr.runs.journal import Journal, read
 from lepton_flwr.runs.progress import Observers
@@ -354,10 +355,57 @@ def test_a_devices_failures_are_in_the_rows_by_class(run):
     assert "failed_timeout" in (lossy.folder / "report.html").read_text()
 
 
+class TestServerApp:
+    """What `flwr run --run-config resume=...` does."""
+
+    @pytest.fixture
+    def app(self, monkeypatch, members):
+        from strategies import server_app
+
+        class Kept(Network):
+            def set_weights(self, weights):
+                self.weights = weights
+
+            def save(self, path):
+                save(self.weights, path)
+
+        monkeypatch.setattr(server_app, "build", lambda model, seed: Kept())
+        monkeypatch.setattr(server_app, "_roster", lambda path: members[1])
+        monkeypatch.setattr(server_app, "ProgressBar", lambda: Observers([]))
+        return server_app
+
+    def broken(self, run):
+        """With a model's shape in its configuration, as a server without rows has it."""
+        model = {"input_shape": [2], "num_classes": 2}
+        tables = {**PRIVACY, "model": model, "observe": {"prometheus": "run.prom"}}
+        return run(**tables).serve(die_at=(train(3), Exchange.WORK))
+
+    def test_it_goes_on_with_the_runs_own_settings(self, app, run):
+        broken = self.broken(run)
+        about = broken.folder / "checkpoint/run.json"
+        values = json.loads(about.read_text())
+        values["settings"] = {"ledger": str(broken.ledgers), "roster": "/authority.crt"}
+        about.write_text(json.dumps(values))
+        app._resume(broken.grid, broken.folder, "", simulated=False)
+        assert broken.charged == [1, 2, 3, 4, 5]
+        assert broken.summary["rounds_skipped"] == [3]
+        assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
+
+    def test_it_does_not_make_devices_for_a_run_that_goes_on(self, app, run):
+        broken = self.broken(run)
+        with pytest.raises(ConfigError, match="lepton simulate --resume"):
+            app._resume(broken.grid, broken.folder, "", simulated=True)
+
+    def test_a_run_that_does_not_say_where_its_ledgers_are_does_not_go_on(self, app, run):
+        broken = self.broken(run)
+        for _ in range(2):  # and is left free
+            with pytest.raises(CheckpointDamagedError, match="folder of the ledgers"):
+                app._resume(broken.grid, broken.folder, "", simulated=False)
+
+
 def test_the_optimizers_state_of_another_strategy_is_refused(run):
     from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
-    from lepton_flwr.errors import ConfigError
     from strategies.optimizer_state import restore, state_of
 
     adam = FedAdam()
