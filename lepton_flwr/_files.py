@@ -1,6 +1,8 @@
 """Files that are either the former whole or the new whole, never half of one."""
 
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +10,13 @@ from pathlib import Path
 from lepton_flwr.errors import OutputError
 
 
-def write_atomic(path: Path, content: bytes, *, hidden: bool = False) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = 0o666, *, hidden: bool = False) -> None:
     """Replace `path` by `content`: written beside it, forced to disk, then renamed.
 
     Args:
         path: the file.
         content: all of it.
+        mode: the file's permissions, less those that the umask takes away.
         hidden: give the file beside it another suffix, for those who watch a folder for one.
 
     Raises:
@@ -21,7 +24,7 @@ def write_atomic(path: Path, content: bytes, *, hidden: bool = False) -> None:
     """
 
     def write(beside: Path) -> None:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             rest = memoryview(content)
             while rest:
@@ -41,7 +44,8 @@ def replace(path: Path, write: Callable[[Path], None], *, suffix: str = "") -> N
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
-    beside = path.with_name(f".partial-{path.name}{suffix}")
+    # A name of its own for each writer, or one would rename what another has half written.
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}{suffix}")
     with output_errors(path):
         try:
             write(beside)
@@ -50,6 +54,35 @@ def replace(path: Path, write: Callable[[Path], None], *, suffix: str = "") -> N
             _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         finally:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder, mode 0700, that appears with all that the body writes or not at all.
+
+    Yields:
+        The folder to write into, beside `path`; it is forced to disk and renamed at the end.
+
+    Raises:
+        OutputError: `path` exists, or a file cannot be written.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists: expected a new folder; nothing was changed")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # what a crash left
+        partial.mkdir(mode=0o700)
+        try:
+            yield partial
+            for folder, _, files in os.walk(partial):
+                for name in files:
+                    _sync(Path(folder, name), os.O_RDONLY)
+                _sync(Path(folder), os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+            os.rename(partial, path)
+            _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

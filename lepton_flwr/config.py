@@ -18,7 +18,9 @@ from typing import Any, Self
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError
 
-PARTITIONS = ("natural", "iid", "dirichlet", "shards")
+PARTITIONS = ("natural", "iid", "dirichlet", "shards", "quantity")
+COLUMN_KINDS = ("number", "category", "ignore")
+IMPUTE = ("mean", "median")
 OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
 ENGINES = ("bookkeeping", "vectorized", "tensorflow-privacy")
 STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
@@ -30,13 +32,17 @@ class DataConfig:
 
     Attributes:
         partition: how rows become clients; "natural" uses the scenario's own key.
-        alpha: concentration of the Dirichlet partition; small is uneven.
+        alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
         test_fraction: share of each client's rows held out before training.
         min_rows: clients of the natural partition with fewer rows are left out.
         path: file or folder of the scenarios that read one (`csv`, `image`); empty otherwise.
         label: the label column of a CSV; empty takes the last one.
         by: the column of a CSV whose values are the clients; empty splits by `partition`.
         ranges: column name to its public [low, high] range, for a CSV.
+        kinds: column name to "number", "category" or "ignore", for a CSV; the others' kinds are
+            taken from the file.
+        impute: what stands for a missing number of a CSV, "mean" or "median".
+        drop_duplicates: leave out equal rows of one client of a CSV.
     """
 
     partition: str = "natural"
@@ -47,8 +53,14 @@ class DataConfig:
     label: str = ""
     by: str = ""
     ranges: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Any] = field(default_factory=dict)
+    impute: str = "mean"
+    drop_duplicates: bool = True
 
     def __post_init__(self) -> None:
+        check.choice("data.impute", self.impute, IMPUTE)
+        for column, kind in self.kinds.items():
+            check.choice(f"data.kinds.{column}", kind, COLUMN_KINDS)
         check.choice("data.partition", self.partition, PARTITIONS)
         check.finite("data.alpha", self.alpha, above=0)
         check.finite("data.test_fraction", self.test_fraction, above=0, below=1)
@@ -68,10 +80,14 @@ class ModelConfig:
     Attributes:
         input_shape: shape of one row.
         num_classes: number of classes.
+        label: the column that held them, where a table did.
+        classes: their names, in the order of their numbers, where a table's values name them.
     """
 
     input_shape: tuple[int, ...] = ()
     num_classes: int = 0
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for size in self.input_shape:
@@ -82,6 +98,14 @@ class ModelConfig:
                 f"model.input_shape={list(self.input_shape)}, "
                 f"model.num_classes={self.num_classes}: expected both, with 2 classes or more, "
                 "or neither"
+            )
+        if self.classes and (
+            len(set(self.classes)) != self.num_classes
+            or not all(isinstance(name, str) for name in self.classes)
+        ):
+            raise ConfigError(
+                f"model.classes: {len(self.classes)} names: expected {self.num_classes} different "
+                "texts, or none"
             )
 
 
@@ -172,6 +196,10 @@ class RecordDPConfig:
             `epsilon`. A run whose noise is too small for its epsilon does not start.
         l2_norm_clip: bound of one example's gradient.
         engine: how per-example gradients are computed.
+        statistics_share: of `epsilon`, what the statistics of preprocessing may spend by
+            themselves, where they are needed. Together with training they spend `epsilon`.
+        statistics_noise_multiplier: of each of their releases; 0 calibrates it to the share.
+        statistics_releases: how many there were in this run; filled in when data is prepared.
     """
 
     enabled: bool = True
@@ -179,8 +207,16 @@ class RecordDPConfig:
     noise_multiplier: float = 0.0
     l2_norm_clip: float = 1.0
     engine: str = "bookkeeping"
+    statistics_share: float = 0.3
+    statistics_noise_multiplier: float = 0.0
+    statistics_releases: int = 0
 
     def __post_init__(self) -> None:
+        check.finite("dp.record.statistics_share", self.statistics_share, above=0, below=1)
+        check.finite(
+            "dp.record.statistics_noise_multiplier", self.statistics_noise_multiplier, at_least=0
+        )
+        check.integer("dp.record.statistics_releases", self.statistics_releases, at_least=0)
         check.finite("dp.record.epsilon", self.epsilon, above=0)
         check.finite("dp.record.noise_multiplier", self.noise_multiplier, at_least=0)
         check.finite("dp.record.l2_norm_clip", self.l2_norm_clip, above=0)
@@ -253,6 +289,22 @@ class ObserveConfig:
 
 
 @dataclass(frozen=True)
+class OutputConfig:
+    """What a run leaves behind.
+
+    Attributes:
+        model_to: recipients, as their files' one line of text, for whom the model is encrypted;
+            empty leaves it in clear.
+    """
+
+    model_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in self.model_to):
+            raise ConfigError("output.model_to: expected a list of recipients' texts")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -275,6 +327,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     secagg: SecAggConfig = field(default_factory=SecAggConfig)
     dp: DPConfig = field(default_factory=DPConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
 
     def __post_init__(self) -> None:

@@ -2,8 +2,11 @@
 
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
-accepts), `policy.toml` (what a server may ask) and `data.npz`. Anything missing, malformed or
-open to changes by other users is refused. Its ledger, `ledger.db`, is made when it first trains.
+accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
+`data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
+it). Anything missing, malformed or open to changes by other users is refused. Its ledger,
+`ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
+lists that it has seen.
 """
 
 import hashlib
@@ -20,9 +23,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lepton_flwr import _validate as check
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
-from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
+from lepton_flwr.crypto.recipients import DecryptionKey
+from lepton_flwr.crypto.revocation import LIST_FILE, remember
+from lepton_flwr.crypto.revocation_rules import RevocationRules
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -31,13 +37,19 @@ from lepton_flwr.secagg.graph import MAX_COMPLETE
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
+    from lepton_flwr.data.sealed import SealedClient
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
-ROSTER_FILE = "roster.pem"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
+SEALED_FILE = "data.npz.lepton"
+DATA_KEY_FILE = "data.key"
+RECORDS_FILE = "records.sha256"
+WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
+# Beyond those, what a policy may allow by name.
+OTHER_ACTIONS = ("evaluate.vote",)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Policy:
         app_signers: hexadecimal Ed25519 keys whose signature, in `app.sig`, allows code as well.
         privacy: what its data may be spent on; see `PrivacyPolicy`.
         secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
+        revocation: when it goes on without a recent revocation list; see `RevocationRules`.
     """
 
     min_survivors: int
@@ -65,12 +78,14 @@ class Policy:
     app_signers: Sequence[str] = ()
     privacy: Mapping[str, Any] = field(default_factory=dict)
     secagg: Mapping[str, Any] = field(default_factory=dict)
+    revocation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(ACTIONS):
-            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(ACTIONS)}")
+        known = (*ACTIONS, *OTHER_ACTIONS)
+        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
+            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
         if self.secure_aggregation is not True:
             raise ConfigError(
                 f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
@@ -80,7 +95,11 @@ class Policy:
             for value in _texts(name, getattr(self, name)):
                 if not re.fullmatch("[0-9a-f]{64}", value):
                     raise ConfigError(f"{name}: {value!r}: expected 64 hexadecimal digits")
-        _ = self.spending, self.floors  # refused here, not in the middle of a run
+        _ = (
+            self.spending,
+            self.floors,
+            self.revocation_rules,
+        )  # refused here, not in the middle of a run
 
     @property
     def spending(self) -> PrivacyPolicy:
@@ -91,6 +110,11 @@ class Policy:
     def floors(self) -> ClientFloors:
         """What it asks of a secure sum."""
         return ClientFloors.from_table(self.secagg, self.min_survivors)
+
+    @property
+    def revocation_rules(self) -> RevocationRules:
+        """When it goes on without a recent revocation list."""
+        return RevocationRules.from_table(self.revocation)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -146,16 +170,19 @@ class Device:
             PolicyError: the folder, the policy or the roster is missing, malformed, or open to
                 changes by other users.
             KeyFileError: the key is missing, malformed, or open to other users.
-            CertificateError: a certificate is missing, malformed or of the wrong kind.
+            PassphraseError: the key is protected, and `LEPTON_PASSPHRASE` is missing or wrong.
+            CertificateError: a certificate is missing, malformed, of the wrong kind or out of its
+                time, or the device's own is revoked.
+            RevocationError: a revocation list is missing, malformed, of another authority, or
+                older than one that this device has seen.
         """
         for path in (folder, folder / POLICY_FILE, folder / ROSTER_FILE):
             _check_trusted(path)
-        return cls(
-            folder,
-            Identity.load(folder),
-            Roster.of_authority((folder / ROSTER_FILE).read_bytes()),
-            Policy.read(folder / POLICY_FILE),
-        )
+        policy = Policy.read(folder / POLICY_FILE)
+        roster = _roster(folder, policy.revocation_rules)
+        identity = Identity.load(folder)
+        roster.check(identity.certificate)  # or the others would refuse it, one after the other
+        return cls(folder, identity, roster, policy)
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any], run_id: int) -> Self:
@@ -206,26 +233,50 @@ class Device:
         return Ledger(path, Path(spending.ledger_head) if spending.ledger_head else None)
 
     def data_digest(self) -> bytes:
-        """SHA-256 of the data's file: names the data before any of it is read as data.
+        """SHA-256 of the records: names the data before any of it is read as data.
+
+        Of the data's file, unless its features were computed with statistics of all devices: those
+        are noised anew every time, and the records that they were computed from stay the same.
+        `records.sha256` then has their digest.
 
         Raises:
             DataError: the file is missing.
         """
+        named = self.folder / RECORDS_FILE
         try:
-            with (self.folder / DATA_FILE).open("rb") as file:
+            if os.path.lexists(named):
+                _check_trusted(named)
+                digest = bytes.fromhex(named.read_text(encoding="ascii"))
+                if len(digest) != hashlib.sha256().digest_size:
+                    raise ValueError
+                return digest
+            with self._data_file.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
+        except ValueError:
+            raise DataError(f"{RECORDS_FILE}: expected 64 hexadecimal digits") from None
 
     def data(self) -> "ClientData":
         """Read the device's data.
 
         Raises:
             DataError: the file is missing or malformed.
+            EnvelopeError: encrypted data was altered, or is not for this device's key.
+            KeyFileError: the key of encrypted data is missing or open to other users.
         """
         from lepton_flwr.data.federated import ClientData
+        from lepton_flwr.data.sealed import open_rows
 
-        return ClientData.load(self.folder / DATA_FILE)
+        path = self._data_file
+        if path.name == SEALED_FILE:
+            return open_rows(path.read_bytes(), DecryptionKey.load(self.folder / DATA_KEY_FILE))
+        return ClientData.load(path)
+
+    @property
+    def _data_file(self) -> Path:
+        sealed = self.folder / SEALED_FILE
+        return sealed if os.path.lexists(sealed) else self.folder / DATA_FILE
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:
@@ -267,7 +318,7 @@ def node_folder(root: Path, number: int) -> Path:
 
 def provision(
     root: Path,
-    data: "Sequence[ClientData]",
+    data: "Sequence[ClientData | SealedClient]",
     *,
     min_survivors: int,
     spending: PrivacyPolicy | None = None,
@@ -279,7 +330,7 @@ def provision(
 
     Args:
         root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each.
+        data: one device's data each; what is encrypted stays so on disk.
         min_survivors: what every device's policy says.
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
@@ -295,7 +346,7 @@ def provision(
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
-    names: Counter[str] = Counter()
+    digests: list[bytes] = []
     # Who runs all devices runs the server as well, and need not be kept from its own sums.
     secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
@@ -307,20 +358,22 @@ def provision(
         if any(root.iterdir()):
             raise PolicyError(f"{root}: not empty: expected a new folder for the devices")
         authority = Authority.create("lepton devices")
+        revoked = authority.sign_revocations(1, lifetime=LIFETIME)  # nobody, and nobody can be
         folders = []
         for number, rows in enumerate(data):
             folder = node_folder(root, number)
             folder.mkdir(mode=0o700)
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
-            rows.save(folder / DATA_FILE)
+            write_private(folder / LIST_FILE, revoked)
+            file = _place(rows, folder)
+            if rows.records:
+                write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = spending
             if ledgers is not None:
-                ledgers.mkdir(mode=0o700, parents=True, exist_ok=True)
-                name = hashlib.sha256((folder / DATA_FILE).read_bytes()).hexdigest()[:32]
-                names[name] += 1  # two devices with the same rows are still two
-                name += f"-{names[name]}" if names[name] > 1 else ""
-                own = replace(spending, ledger=str(ledgers.resolve() / f"{name}.db"))
+                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
+                ledger = ledger_files(ledgers.resolve(), digests)[-1]
+                own = replace(spending, ledger=str(ledger))
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
@@ -329,6 +382,45 @@ def provision(
     except OSError as error:
         raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
     return folders
+
+
+def _place(rows: "ClientData | SealedClient", folder: Path) -> Path:
+    """Put a device's data into its folder."""
+    from lepton_flwr.data.sealed import SealedClient
+
+    if not isinstance(rows, SealedClient):
+        rows.save(folder / DATA_FILE)
+        return folder / DATA_FILE
+    write_private(folder / SEALED_FILE, rows.content)
+    rows.key.save(folder / DATA_KEY_FILE)
+    return folder / SEALED_FILE
+
+
+def _roster(folder: Path, rules: RevocationRules) -> Roster:
+    authorities, path = (folder / ROSTER_FILE).read_bytes(), folder / LIST_FILE
+    if not rules.required and not path.exists():
+        return Roster.of_authority(authorities)
+    _check_trusted(path)
+    roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
+    remember(folder, roster.lists)
+    return roster
+
+
+def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
+    """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
+
+    Args:
+        folder: that holds them.
+        digests: of the devices' data, in the order of the devices.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names: Counter[str] = Counter()
+    files = []
+    for digest in digests:
+        name = digest.hex()[:32]
+        names[name] += 1  # two devices with the same rows are still two
+        files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
+    return files
 
 
 def _check_private(path: Path) -> None:

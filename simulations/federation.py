@@ -1,5 +1,6 @@
 """A real federation on this machine: one SuperLink, N SuperNodes, TLS, node authentication."""
 
+import contextlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, ROSTER_FILE, provision
+from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, provision
 from lepton_flwr.errors import FederationError
 from simulations.loopback import Federation, NodeConfig, environment
 from simulations.processes import Processes, termination_as_exit
@@ -43,19 +45,22 @@ def up(
     """
     import tomli_w
 
-    from lepton_flwr.data import scenarios
     from lepton_flwr.runs.folder import new_folder
     from simulations.app_bundle import assemble
-    from strategies.server_app import DEVICES, LEDGERS, spending_policy, with_data
+    from strategies.preparation import DEVICES, prepare, spending_policy
+    from strategies.server_app import LEDGERS
 
-    data = scenarios.get(config.scenario).load(replace(config, clients=nodes))
+    run_folder = new_folder(out, config.scenario).resolve()
+    kept = (ledgers or run_folder / LEDGERS).resolve()
+    made = prepare(replace(config, clients=nodes), run_folder, kept)
+    config, data = made.config, made.data
     if len(data.clients) != nodes:
+        with contextlib.suppress(OSError):  # empty, unless statistics were charged
+            run_folder.rmdir()
         raise FederationError(
             f"scenario {config.scenario} has {len(data.clients)} clients: expected {nodes}, "
             "one for each node"
         )
-    config = with_data(config, data)
-    run_folder = new_folder(out, config.scenario).resolve()
     with tempfile.TemporaryDirectory(prefix="lepton-") as name:
         temporary = Path(name).resolve()
         devices = provision(
@@ -63,7 +68,7 @@ def up(
             data.clients,
             min_survivors=config.secagg.min_survivors,
             spending=spending_policy(config),
-            ledgers=(ledgers or run_folder / LEDGERS).resolve() / DEVICES,
+            ledgers=kept / DEVICES,
         )
         config_file = temporary / "config.toml"
         config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")

@@ -8,19 +8,20 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.errors import ConfigError, LeptonError
+from lepton_flwr.errors import LeptonError
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import FederatedData
+    from lepton_flwr.data.sealed import SealedData
     from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
+    from strategies.federate import Origin
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -37,22 +38,16 @@ QUIET = {
 
 
 def simulate(
-    config: RunConfig | None,
-    out: Path | None = None,
-    debug: bool = False,
-    ledgers: Path | None = None,
-    *,
-    resume: Path | None = None,
+    config: RunConfig, out: Path | None = None, debug: bool = False, ledgers: Path | None = None
 ) -> Path:
     """Run a scenario with simulated clients.
 
     Args:
-        config: the run; None with `resume`.
+        config: the run.
         out: folder that holds the runs; None is `runs`.
         debug: let Flower and Ray log.
         ledgers: folder of the ledgers of server and clients: what they hold counts against this
             run, and this run against those that come. None is a new one in the run's folder.
-        resume: folder of a run that goes on, with its own configuration and ledgers.
 
     Returns:
         The run's folder.
@@ -61,13 +56,109 @@ def simulate(
         ConfigError: the configuration does not fit the scenario.
         DataError: the data cannot be used.
         OutputError: the run's folder cannot be made or written.
-        CheckpointError: the run cannot go on.
         PrivacyError: a budget does not allow another round; those before it are kept. If it allows
             none, nothing is started.
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    _quiet_environment()
+    from lepton_flwr.runs.folder import new_folder
+    from lepton_flwr.runs.progress import answering
+    from strategies.budgets import Budgets
+    from strategies.federate import with_noise
+    from strategies.preparation import prepare
+    from strategies.server_app import LEDGERS, begin, observers
+
+    path = new_folder(out, config.scenario)
+    kept = ledgers or path / LEDGERS
+    with answering("statistics") as progress:
+        made = prepare(config, path, kept, progress)
+    config, data = made.config, made.data
+    folder, observer = observers(config, folder=path)
+    if ledgers is not None:  # refused at once, not after an engine has started
+        try:
+            with contextlib.closing(Budgets.open(kept, with_noise(config), made.run)) as budgets:
+                budgets.affordable(config.rounds)
+        except BaseException:
+            folder.discard_unused()
+            raise
+    checkpoints = begin(path, config, kept, made.run)
+    run(
+        config,
+        data,
+        folder,
+        observer,
+        kept,
+        name=made.run,
+        checkpoints=checkpoints,
+        debug=debug,
+    )
+    return path
+
+
+def resume(path: Path, debug: bool = False) -> Path:
+    """Go on with a simulated run that was ended, with its own configuration and ledgers.
+
+    Args:
+        path: the run's folder.
+        debug: let Flower and Ray log.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        CheckpointError: the run cannot go on.
+        ConfigError: its preprocessor is encrypted.
+        DataError: its data cannot be used.
+        LedgerError: its ledger cannot be trusted.
+        OutputError: the run's folder cannot be written.
+        PrivacyError: a budget does not allow another round.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from strategies.preparation import prepare_again
+    from strategies.server_app import ledgers_of, observers
+
+    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        config = checkpoints.config
+        ledgers = ledgers_of(checkpoints)
+        data = prepare_again(config, path)
+        folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
+    return path
+
+
+def run(
+    config: RunConfig,
+    data: "FederatedData | SealedData",
+    folder: "RunFolder",
+    observer: "RunObserver",
+    ledgers: Path,
+    *,
+    name: str = "",
+    origin: "Origin | None" = None,
+    checkpoints: "Checkpoints | None" = None,
+    debug: bool = False,
+) -> None:
+    """Run a federation of simulated clients on prepared rows.
+
+    Args:
+        config: the run; its clients and model are those of `data`.
+        data: the rows; what is encrypted is decrypted by its own client, in memory.
+        folder: the run's; removed if nothing was started.
+        observer: told of everything; `folder` is one of those it tells.
+        ledgers: folder of the ledgers.
+        name: the run's in the ledgers; empty makes one.
+        origin: what the rows are, where no scenario says it.
+        checkpoints: the run's; None keeps none, and the run cannot be resumed.
+        debug: let Flower and Ray log.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        PrivacyError: a budget does not allow another round; those before it are kept.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
     from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
 
@@ -76,13 +167,6 @@ def simulate(
     from strategies.exchange import RunInterruptedError
     from strategies.server_app import serve
 
-    if resume is not None:
-        prepared = _reopened(resume)
-    elif config is not None:
-        prepared = _new(config, out, ledgers)
-    else:
-        raise ConfigError("neither a configuration nor a run that goes on: expected one")
-    folder = prepared.folder
     server_app = ServerApp()
     stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
@@ -93,12 +177,14 @@ def simulate(
             serve(
                 grid,
                 context.run_id,
-                prepared.config,
-                prepared.data,
-                prepared.observer,
-                prepared.ledgers,
+                config,
+                data,
+                observer,
+                ledgers,
                 stop,
-                prepared.checkpoints,
+                name,
+                origin,
+                checkpoints,
             )
             ended.set()
         except BaseException as error:
@@ -106,65 +192,21 @@ def simulate(
 
     try:
         with _quiet(debug):
-            _run(server_app, client_app, len(prepared.data.clients), stop, debug)
+            _run(server_app, client_app, len(data.clients), stop, debug)
     except BaseException:
         folder.discard_unused()
         raise
-    finally:
-        prepared.checkpoints.close()
     if failures:
         if isinstance(failures[0], RunInterruptedError):
             raise RunInterrupted(folder.path) from None
         raise failures[0]
     if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
-    return folder.path
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A run that can be started."""
-
-    config: RunConfig
-    data: "FederatedData"
-    folder: "RunFolder"
-    observer: "RunObserver"
-    ledgers: Path
-    checkpoints: "Checkpoints"
-
-
-def _new(config: RunConfig, out: Path | None, ledgers: Path | None) -> _Prepared:
-    from lepton_flwr.data import scenarios
-    from strategies.budgets import Budgets
-    from strategies.federate import with_noise
-    from strategies.server_app import LEDGERS, begin, observers, with_data
-
-    data = scenarios.get(config.scenario).load(config)
-    config = with_data(config, data)
-    if ledgers is not None:  # refused at once, not after an engine has started
-        with contextlib.closing(Budgets.open(ledgers, with_noise(config), "")) as budgets:
-            budgets.affordable(config.rounds)
-    folder, observer = observers(config, out=out)
-    ledgers = ledgers or folder.path / LEDGERS
-    checkpoints = begin(folder, config, ledgers)
-    return _Prepared(config, data, folder, observer, ledgers, checkpoints)
-
-
-def _reopened(path: Path) -> _Prepared:
-    from lepton_flwr.data import scenarios
-    from lepton_flwr.runs.checkpoint import Checkpoints
-    from strategies.server_app import ledgers_of, observers
-
-    checkpoints = Checkpoints.reopen(path)
-    try:
-        config = checkpoints.config
-        data = scenarios.get(config.scenario).load(config)
-        folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        ledgers = ledgers_of(checkpoints)
-    except BaseException:
-        checkpoints.close()
-        raise
-    return _Prepared(config, data, folder, observer, ledgers, checkpoints)
+def _quiet_environment() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _run(

@@ -1,12 +1,15 @@
 """The server's budgets: per record and per client, over this run and those before it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from lepton_flwr.config import ClientDPConfig, RecordDPConfig, RunConfig
 from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian, Unit
 from lepton_flwr.privacy.budget import PrivacyStatement
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
@@ -14,6 +17,14 @@ from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
 
 LEDGER_FILE = "server.db"
 _POPULATION = "lepton/ledger/population/v1"
+
+
+def statistics_event(config: RunConfig) -> SampledGaussian | None:
+    """One release of the statistics that preprocessing needs; None if it needs none."""
+    record = config.dp.record
+    if not (record.enabled and record.statistics_releases):
+        return None
+    return SampledGaussian(record.statistics_noise_multiplier, 1.0, 1)
 
 
 @dataclass(frozen=True)
@@ -31,18 +42,15 @@ class Budgets:
         ledger: the server's, open.
         config: the run, with its noise.
         run: its name in the ledger.
-        before: by unit, what had been spent when the run began; None where it begins now.
+        population: names the records of all clients together, 32 bytes; None lets the scenario
+            and its settings name them.
 
     **Guarantee**: the rounds charged here and in every other run on the same ledger and data stay
     within the limits, if a round is not run when `charge` raises.
     """
 
     def __init__(
-        self,
-        ledger: Ledger,
-        config: RunConfig,
-        run: str,
-        before: Mapping[str, float] | None = None,
+        self, ledger: Ledger, config: RunConfig, run: str, population: bytes | None = None
     ) -> None:
         dp, train = config.dp, config.train
         levels: dict[Unit, tuple[RecordDPConfig | ClientDPConfig, float, int]] = {
@@ -58,21 +66,22 @@ class Budgets:
         }
         self._ledger = ledger
         self._run = run
-        # The same data, held by the same number of clients, is the same population.
-        text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
-        self._dataset = ledger.dataset(digest(_POPULATION, text))
+        self._statistics = statistics_event(config)
+        self._releases = config.dp.record.statistics_releases
+        if population is None:
+            # The same data, held by the same number of clients, is the same population.
+            text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
+            population = digest(_POPULATION, text)
+        self._dataset = ledger.dataset(population)
         self._reserved: int | None = None
-        self.before = (
-            {unit.value: self.epsilon(unit) for unit in self.budgets}
-            if before is None
-            else dict(before)
-        )
 
     @classmethod
-    def open(cls, folder: Path, config: RunConfig, run: str) -> Self:
+    def open(
+        cls, folder: Path, config: RunConfig, run: str, population: bytes | None = None
+    ) -> Self:
         """On the ledger in a folder, which is made if missing; close it after use."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(Ledger(folder / LEDGER_FILE), config, run)
+        return cls(Ledger(folder / LEDGER_FILE), config, run, population)
 
     @classmethod
     def reopen(
@@ -81,16 +90,16 @@ class Budgets:
         config: RunConfig,
         run: str,
         head: tuple[int, bytes],
-        before: Mapping[str, float],
+        population: bytes | None = None,
     ) -> Self:
         """On the ledger that the run began with.
 
         Args:
             folder: the ledger's.
             config: as it was.
-            run: likewise.
+            run: as it was.
             head: what the ledger's newest row was at the run's last checkpoint.
-            before: as it was.
+            population: as it was.
 
         Raises:
             LedgerMissingError: it is not there, though the run has charged it.
@@ -109,7 +118,7 @@ class Budgets:
                     f"{path}: does not hold what the run had charged: it is another ledger or an "
                     "older copy; restore the newest"
                 )
-            return cls(ledger, config, run, before)
+            return cls(ledger, config, run, population)
         except BaseException:
             ledger.close()
             raise
@@ -139,6 +148,41 @@ class Budgets:
                 "or a higher limit"
             )
         return allowed
+
+    @contextmanager
+    def statistics(self) -> Iterator[None]:
+        """Charge one release of statistics before the body makes it.
+
+        Raises:
+            BudgetError: it would exceed the limit.
+            LedgerError: the ledger cannot be trusted.
+        """
+        if self._statistics is None:
+            yield
+            return
+        limits = {Unit.RECORD: (self.budgets[Unit.RECORD].limit,)}
+        charge = Charge(Unit.RECORD, self._dataset, self._statistics)
+        number = self._ledger.reserve([charge], limits, f"{self._run}, statistics")
+        yield
+        self._ledger.commit(number)
+
+    def check_statistics(self) -> None:
+        """Refuse statistics that leave no room for a round of training.
+
+        Raises:
+            BudgetError: they and one round would exceed the limit.
+        """
+        if self._statistics is None:
+            return
+        budget = self.budgets[Unit.RECORD]
+        also = [(self._statistics, self._releases), (budget.mechanism, 1)]
+        after = self._ledger.spent(Unit.RECORD, self._dataset, budget.limit.delta, also)
+        if not after <= budget.limit.epsilon:
+            raise BudgetError(
+                f"the ledger allows no round: statistics and one round would bring epsilon to "
+                f"{after:.4g} of {budget.limit.epsilon:g} (delta {budget.limit.delta:g}); use "
+                "other data, more noise or a higher limit"
+            )
 
     def charge(self, number: int) -> None:
         """Charge the round that is about to train, at every level or at none.
@@ -192,6 +236,16 @@ class Budgets:
     def statement(self, unit: Unit, rounds: int, assumptions: tuple[str, ...]) -> PrivacyStatement:
         """What is guaranteed after so many rounds more of this run."""
         budget = self.budgets[unit]
+        before = losses.epsilon(
+            Counter(
+                charge.event
+                for entry in self._ledger.history()
+                if not entry.run.startswith(f"{self._run}, ")
+                for charge in entry.charges
+                if (charge.unit, charge.dataset) == (unit, self._dataset)
+            ).items(),
+            budget.limit.delta,
+        )
         return PrivacyStatement(
             unit,
             self.epsilon(unit, rounds),
@@ -199,7 +253,9 @@ class Budgets:
             budget.mechanism,
             self.last_charged + rounds,
             assumptions=assumptions,
-            epsilon_before=self.before[unit.value],
+            epsilon_before=before,
+            statistics=self._statistics if unit is Unit.RECORD else None,
+            statistics_releases=self._releases,
         )
 
     @property

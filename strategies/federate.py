@@ -31,7 +31,7 @@ from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
-from strategies.budgets import Budgets
+from strategies.budgets import Budgets, statistics_event
 from strategies.exchange import RunInterruptedError
 from strategies.optimizer_state import restore, state_of
 from strategies.rounds import Rounds, evaluation_segments
@@ -39,6 +39,21 @@ from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
 NODES_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What records are that belong to no scenario.
+
+    Attributes:
+        title: in a few words.
+        population: names all of them together in the server's ledger, 32 bytes.
+        promises: sentences on how their privacy was protected before any training.
+    """
+
+    title: str
+    population: bytes
+    promises: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,8 @@ class Federation:
         members: the roster.
         title: the scenario in a few words.
         ledgers: folder of the server's ledger, made if missing.
+        run: the run's name in the ledger; empty makes one.
+        origin: what the records are, where the scenario does not say it.
         checkpoints: the run's; if they hold one, the run goes on from it. None keeps none.
     """
 
@@ -59,6 +76,8 @@ class Federation:
     members: Members
     title: str
     ledgers: Path
+    run: str = ""
+    origin: Origin | None = None
     checkpoints: Checkpoints | None = None
 
 
@@ -80,15 +99,17 @@ def federate(
     """
     config = with_noise(with_floor(federation.config))
     checkpoints, ledgers = federation.checkpoints, federation.ledgers
+    population = federation.origin.population if federation.origin is not None else None
     with contextlib.ExitStack() as stack:
+        latest, run = None, federation.run
         if checkpoints:
             stack.callback(checkpoints.close)
-        run = checkpoints.run if checkpoints else f"{config.scenario} {secrets.token_hex(8)}"
-        latest = checkpoints.latest if checkpoints else None
+            latest, run = checkpoints.latest, checkpoints.run
+        run = run or f"{config.scenario} {secrets.token_hex(8)}"
         budgets = (
-            Budgets.reopen(ledgers, config, run, latest.ledger, latest.epsilon_before)
+            Budgets.reopen(ledgers, config, run, latest.ledger, population)
             if latest
-            else Budgets.open(ledgers, config, run)
+            else Budgets.open(ledgers, config, run, population)
         )
         stack.callback(budgets.close)
         _Server(grid, replace(federation, config=config), budgets, observer, stop).run()
@@ -137,13 +158,16 @@ class _Server:
                 scenario_title=self._federation.title,
                 clients=config.clients or 0,
                 num_parameters=sum(weight.size for weight in self._weights),
-                guarantee=_guarantees(config, self._budgets, affordable),
+                guarantee=_guarantees(self._federation, self._budgets, affordable),
                 noise_multiplier_record=privacy.record.noise_multiplier
                 if privacy.record.enabled
                 else None,
                 noise_multiplier_client=privacy.client.noise_multiplier
                 if privacy.client.enabled
                 else None,
+                private_inputs=bool(
+                    self._federation.origin is not None and self._federation.origin.promises
+                ),
                 rounds_done=len(self._rounds.records),
             )
         )
@@ -230,7 +254,6 @@ class _Server:
                 optimizer=state_of(self._inner),
                 l2_norm_clip=self._clip,
                 ledger=self._budgets.head,
-                epsilon_before=self._budgets.before,
                 records=tuple(self._rounds.records),
                 roc=self._rounds.roc,
                 seconds=self._seconds + time.monotonic() - self._began,
@@ -248,13 +271,39 @@ def with_floor(config: RunConfig) -> RunConfig:
     return replace(config, secagg=replace(config.secagg, min_survivors=floor))
 
 
+def with_statistics(config: RunConfig, releases: int) -> RunConfig:
+    """Fill in how many statistics preprocessing needs, and the noise of each.
+
+    By themselves they spend `statistics_share` of epsilon at most.
+    """
+    record = config.dp.record
+    if not record.enabled:
+        releases = 0
+    noise = record.statistics_noise_multiplier if releases else 0.0
+    if releases and noise == 0:
+        share = record.epsilon * record.statistics_share
+        noise = calibrate(share, config.dp.delta, 1.0, releases)
+    record = replace(record, statistics_releases=releases, statistics_noise_multiplier=noise)
+    return replace(config, dp=replace(config.dp, record=record))
+
+
 def with_noise(config: RunConfig) -> RunConfig:
-    """Fill in the noise multipliers that are to be calibrated."""
+    """Fill in the noise multipliers that are to be calibrated.
+
+    What statistics of preprocessing release comes out of the same epsilon.
+    """
     dp, train = config.dp, config.train
     record, client = dp.record, dp.client
     if record.enabled and record.noise_multiplier == 0:
         steps = config.rounds * train.local_steps
-        noise = calibrate(record.epsilon, dp.delta, train.sampling_probability, steps)
+        statistics = statistics_event(config)
+        noise = calibrate(
+            record.epsilon,
+            dp.delta,
+            train.sampling_probability,
+            steps,
+            also=[(statistics, record.statistics_releases)] if statistics else (),
+        )
         record = replace(record, noise_multiplier=noise)
     if client.enabled and client.noise_multiplier == 0:
         noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
@@ -335,8 +384,10 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
         time.sleep(0.1)
 
 
-def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, ...]:
+def _guarantees(federation: Federation, budgets: Budgets, rounds: int) -> tuple[str, ...]:
     """Plain sentences, one for each promise, for the whole run."""
+    config = federation.config
+    promises = federation.origin.promises if federation.origin is not None else ()
     clients = config.clients or 0
     share = "a third" if clients <= MAX_COMPLETE else "a tenth"
     sentences = [
@@ -359,11 +410,16 @@ def _guarantees(config: RunConfig, budgets: Budgets, rounds: int) -> tuple[str, 
         assumptions[Unit.CLIENT] += (
             "the clip norm follows the noised share of unclipped updates, which epsilon covers",
         )
+    if config.dp.record.statistics_releases:
+        assumptions[Unit.RECORD] += (
+            "the columns' names and kinds and the list of classes are public",
+        )
     for unit in budgets.budgets:
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"
         sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    if not budgets.budgets:
+    sentences += promises
+    if not budgets.budgets and not promises:
         sentences.append(
             "No differential privacy: what the model has learnt of single records or clients is "
             "not bounded."

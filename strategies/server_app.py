@@ -17,22 +17,24 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import ModelConfig, RunConfig, nest
-from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
+from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.device import ROSTER_FILE, provision, simulated_root
+from lepton_flwr.data.sealed import SealedData
+from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
-from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
-from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.prometheus import PrometheusFile
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
-from strategies.federate import NODES_TIMEOUT, Federation, federate, with_floor
+from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -41,8 +43,6 @@ ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
 RESUME = "resume"
-# Within a folder of ledgers, those of simulated devices.
-DEVICES = "devices"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
@@ -53,18 +53,13 @@ def observers(
     out: Path | None = None,
     folder: Path | None = None,
     resumed: Checkpoint | None = None,
+    progress: bool = True,
 ) -> tuple[RunFolder, RunObserver]:
     """A run folder below `out`, or `folder` itself, and with it log, metrics and progress display.
 
     With `resumed` the run in `folder` goes on.
     """
-    model = describe_model(config)
-
-    def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
-        network = build(model, 0)
-        network.set_weights(list(weights))
-        network.save(path)
-
+    save_model = model_saver(config)
     kept = RunFolder(config, save_model=save_model, out=out, folder=folder, resumed=resumed)
     listeners = []
     if config.observe.prometheus:
@@ -72,13 +67,20 @@ def observers(
         log = kept.path / JOURNAL_FILE
         before, _ = read(log) if resumed and log.exists() else ([], 0)
         listeners.append(PrometheusFile(path, kept.path.resolve().name, before))
-    return kept, Observers([kept, Journal(kept.path, listeners), ProgressBar()])
+    shown = [ProgressBar()] if progress else []
+    return kept, Observers([kept, Journal(kept.path, listeners), *shown])
 
 
-def with_data(config: RunConfig, data: FederatedData) -> RunConfig:
-    """Fill in what the data says: the clients, the rows' shape and the classes."""
-    model = ModelConfig(data.input_shape, data.num_classes)
-    return with_floor(replace(config, clients=len(data.clients), model=model))
+def model_saver(config: RunConfig) -> SaveModel:
+    """What writes weights as the configuration's model."""
+    model = describe_model(config)
+
+    def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
+        network = build(model, 0)
+        network.set_weights(list(weights))
+        network.save(path)
+
+    return save_model
 
 
 def describe_model(config: RunConfig) -> ModelSpec:
@@ -92,10 +94,12 @@ def serve(  # noqa: PLR0917
     grid: Grid,
     run_id: int,
     config: RunConfig,
-    data: FederatedData,
+    data: FederatedData | SealedData,
     observer: RunObserver,
     ledgers: Path,
     stop: threading.Event | None = None,
+    run: str = "",
+    origin: Origin | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
@@ -103,13 +107,21 @@ def serve(  # noqa: PLR0917
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers, checkpoints), observer, stop)
+        federation = _federation(config, roster, ledgers, run, origin, checkpoints)
+        federate(grid, federation, observer, stop)
 
 
-def begin(folder: RunFolder, config: RunConfig, ledgers: Path, **settings: str) -> Checkpoints:
-    """Checkpoints of a new run, which say how to start it again."""
+def begin(
+    folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str
+) -> Checkpoints | None:
+    """Checkpoints of a new run, which say how to start it again.
+
+    None if the model is to be on no disk in clear: nobody here could read it to go on.
+    """
+    if config.output.model_to:
+        return None
     known = {LEDGER: str(ledgers.resolve()), **settings}
-    return Checkpoints.new(folder.path, config.scenario, known)
+    return Checkpoints.new(folder, run, known)
 
 
 def ledgers_of(checkpoints: Checkpoints) -> Path:
@@ -124,17 +136,9 @@ def ledgers_of(checkpoints: Checkpoints) -> Path:
     return Path(named)
 
 
-def spending_policy(config: RunConfig) -> PrivacyPolicy:
-    """The limit of simulated devices: the epsilon per record of their run."""
-    record = config.dp.record
-    return PrivacyPolicy(
-        delta=config.dp.delta, max_record_epsilon=record.epsilon if record.enabled else None
-    )
-
-
 @contextlib.contextmanager
 def _devices(
-    run_id: int, config: RunConfig, data: FederatedData, ledgers: Path
+    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
     root = simulated_root(run_id)
     try:
@@ -167,22 +171,40 @@ def main(grid: Grid, context: Context) -> None:
     out = Path(own[OUT]) if own[OUT] else None
     named = Path(own[LEDGER]) if own[LEDGER] else None
     if simulated:
-        data = scenarios.get(config.scenario).load(replace(config, clients=_count_nodes(grid)))
-        config = with_data(config, data)
-        folder, observer = observers(config, out=out)
-        ledgers = named or folder.path / LEDGERS
-        checkpoints = begin(folder, config, ledgers)
-        serve(grid, context.run_id, config, data, observer, ledgers, checkpoints=checkpoints)
+        path = new_folder(out, config.scenario)
+        ledgers = named or path / LEDGERS
+        made = prepare(replace(config, clients=_count_nodes(grid)), path, ledgers)
+        _, observer = observers(made.config, folder=path)
+        checkpoints = begin(path, made.config, ledgers, made.run)
+        serve(
+            grid,
+            context.run_id,
+            made.config,
+            made.data,
+            observer,
+            ledgers,
+            run=made.run,
+            checkpoints=checkpoints,
+        )
         return
     roster = _roster(own[ROSTER])
     if not config.model.input_shape:
-        config = with_data(config, scenarios.get(config.scenario).load(config))
+        data = scenarios.get(config.scenario).load(config)
+        if not isinstance(data, FederatedData):
+            raise ConfigError(
+                "model.input_shape, model.num_classes: expected what the devices' preprocessor "
+                "makes, for this server does not prepare their data"
+            )
+        config = with_data(config, data)
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
     folder, observer = observers(config, folder=out)
     ledgers = named or folder.path / LEDGERS
-    checkpoints = begin(folder, config, ledgers, **{ROSTER: str(Path(own[ROSTER]).resolve())})
-    federate(grid, _federation(config, roster, ledgers, checkpoints), observer)
+    run = run_name(config, folder.path)
+    where = {ROSTER: str(Path(own[ROSTER]).resolve())}
+    checkpoints = begin(folder.path, config, ledgers, run, **where)
+    federation = _federation(config, roster, ledgers, run, checkpoints=checkpoints)
+    federate(grid, federation, observer)
 
 
 def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
@@ -194,7 +216,8 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
         ledgers = ledgers_of(checkpoints)
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        federate(grid, _federation(config, members, ledgers, checkpoints), observer)
+        federation = _federation(config, members, ledgers, checkpoints=checkpoints)
+        federate(grid, federation, observer)
 
 
 def _roster(path: str) -> Roster:
@@ -202,14 +225,22 @@ def _roster(path: str) -> Roster:
         raise ConfigError(
             f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
         )
-    return Roster.of_authority(_read(Path(path)))
+    named = Path(path)
+    revoked = named.with_name(LIST_FILE)
+    return Roster.of_authority(_read(named), _read(revoked) if revoked.exists() else None)
 
 
-def _federation(
-    config: RunConfig, roster: Roster, ledgers: Path, checkpoints: Checkpoints | None
+def _federation(  # noqa: PLR0917
+    config: RunConfig,
+    roster: Roster,
+    ledgers: Path,
+    run: str = "",
+    origin: Origin | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Federation:
-    title = scenarios.get(config.scenario).title
-    return Federation(config, describe_model(config), roster, title, ledgers, checkpoints)
+    title = scenarios.get(config.scenario).title if origin is None else origin.title
+    model = describe_model(config)
+    return Federation(config, model, roster, title, ledgers, run, origin, checkpoints)
 
 
 def _read(path: Path) -> bytes:

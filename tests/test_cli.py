@@ -40,8 +40,8 @@ def runner(monkeypatch, tmp_path):
     fake = types.ModuleType("simulations.runner")
     fake.calls, fake.error = [], None
 
-    def simulate(config, out=None, debug=False, ledgers=None, *, resume=None):
-        fake.ledgers, fake.resume = ledgers, resume
+    def simulate(config, out, debug, ledgers):
+        fake.ledgers = ledgers
         fake.calls.append((config, out, debug))
         if fake.error is not None:
             raise fake.error
@@ -186,7 +186,10 @@ def test_the_version_is_the_packages(lepton):
 @pytest.mark.parametrize("command", [[], ["simulate"], ["scenarios"], ["federation"],
                                      ["federation", "up"], ["budget"], ["budget", "plan"],
                                      ["budget", "show"], ["budget", "export"], ["app"],
-                                     ["app", "digest"], ["app", "sign"]], ids=" ".join)  # fmt: skip
+                                     ["app", "digest"], ["app", "sign"], ["encrypt"], ["decrypt"],
+                                     ["rewrap"], ["inspect"], ["encryption-key"],
+                                     ["encryption-key", "new"], ["encryption-key", "show"]],
+                         ids=" ".join)  # fmt: skip
 def test_every_command_has_help_with_an_example(lepton, command):
     code, out, _ = lepton(*command, "--help")
     assert code == 0

@@ -2,12 +2,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from lepton_flwr.crypto.files import KeyFileError
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.errors import PassphraseError
+from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.identity import CertificateError
+from lepton_flwr.crypto.keyring import Keyring
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, protect
+from lepton_flwr.crypto.revocation import LIST_FILE, RevocationError, RevokedError
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import (
     Device,
@@ -20,6 +26,8 @@ from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 
 
 class Rows:
+    records = b""
+
     def save(self, path):
         path.write_bytes(b"rows")
 
@@ -43,6 +51,102 @@ def test_provisioned_devices_accept_each_other_and_nobody_else(tmp_path, folders
     identity = Device.open(stranger).identity
     with pytest.raises(CertificateError):
         devices[0].roster.verify(identity.certificate, b"m", identity.sign(b"m"))
+
+
+@pytest.fixture
+def federation(tmp_path):
+    """Two devices of an authority that can still revoke, with the least that a device needs."""
+    ring = Keyring.create(tmp_path / "fed", 2, Address("localhost", 8000))
+    for number in (1, 2):
+        folder = tmp_path / "fed" / "devices" / f"device-{number:03d}"
+        (folder / "policy.toml").write_text("min_survivors = 2\n")
+        (folder / "policy.toml").chmod(0o600)
+    return ring, folder
+
+
+def test_a_device_refuses_those_that_its_own_list_revokes_and_notices_its_own_end(federation):
+    ring, folder = federation
+    other = Device.open(folder.with_name("device-001")).identity
+    Device.open(folder).roster.check(other.certificate)
+    ring.revoke(["device-001"])
+    with pytest.raises(RevokedError):
+        Device.open(folder).roster.check(other.certificate)
+    (folder.with_name("device-001") / LIST_FILE).write_bytes((folder / LIST_FILE).read_bytes())
+    with pytest.raises(RevokedError):
+        Device.open(folder.with_name("device-001"))
+
+
+def test_an_older_list_is_not_taken_back(federation):
+    ring, folder = federation
+    old = (folder / LIST_FILE).read_bytes()
+    Device.open(folder)
+    ring.revoke(["device-001"])
+    Device.open(folder)
+    new = (folder / LIST_FILE).read_bytes()
+    (folder / LIST_FILE).write_bytes(old)
+    with pytest.raises(RevocationError, match="older"):
+        Device.open(folder)
+    (folder / LIST_FILE).write_bytes(new)
+    assert Device.open(folder)
+
+
+def test_a_list_is_missing_tampered_with_or_anothers(federation, tmp_path):
+    _, folder = federation
+    path = folder / LIST_FILE
+    own = path.read_bytes()
+    other = Keyring.create(tmp_path / "other", 1, Address("localhost", 8000))
+    for content in (
+        (other.folder / "server" / LIST_FILE).read_bytes(),
+        own.replace(own[60:64], own[61:65]),
+        b"",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(RevocationError):
+            Device.open(folder)
+    path.unlink()
+    with pytest.raises(PolicyError, match=r"revoked\.crl"):
+        Device.open(folder)
+    path.write_bytes(own)
+    path.chmod(0o622)
+    with pytest.raises(PolicyError, match="chmod"):
+        Device.open(folder)
+
+
+def test_a_policy_says_whether_a_missing_or_an_expired_list_will_do(tmp_path):
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    ring = Keyring.create(tmp_path / "fed", 1, Address("localhost", 8000), now=lambda: long_ago)
+    folder = ring.folder / "devices" / "device-001"
+    policy = folder / "policy.toml"
+    write_private(policy, b"min_survivors = 2\n")
+    with pytest.raises(CertificateError, match="revocation list has expired"):
+        Device.open(folder)
+    policy.write_text("min_survivors = 2\n[revocation]\nallow_expired = true\n")
+    assert Device.open(folder)
+    (folder / LIST_FILE).unlink()
+    with pytest.raises(PolicyError):
+        Device.open(folder)
+    policy.write_text("min_survivors = 2\n[revocation]\nrequired = false\n")
+    assert Device.open(folder)
+    for wrong in ("required = 1", "other = true", 'required = "no"'):
+        policy.write_text(f"min_survivors = 2\n[revocation]\n{wrong}\n")
+        with pytest.raises(PolicyError, match="revocation"):
+            Device.open(folder)
+
+
+def test_a_device_whose_key_is_protected_needs_the_passphrase_in_its_environment(
+    federation, monkeypatch
+):
+    _, folder = federation
+    secret = "a lock of words"  # noqa: S105
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    protect(folder / "identity.pem", None, secret)
+    with pytest.raises(PassphraseError, match=ENVIRONMENT_VARIABLE):
+        Device.open(folder)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "not the lock")
+    with pytest.raises(PassphraseError, match="wrong"):
+        Device.open(folder)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, secret)
+    assert Device.open(folder).identity.sign(b"m")
 
 
 def test_a_devices_data_is_what_it_was_provisioned_with(tmp_path):
@@ -237,3 +341,28 @@ def test_opening_a_device_loads_no_framework(folders):
         [sys.executable, "-c", code, str(folders[0])], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_records_that_statistics_went_over_are_named_by_their_own_digest(tmp_path):
+    """Not by the features, which the noise of the statistics makes new every time."""
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    digest = bytes(range(32))
+    rows = [ClientData(x + i, y, x[:0], y[:0], records=digest) for i in range(2)]
+    one, two = provision(tmp_path / "devices", rows, min_survivors=2, ledgers=tmp_path / "kept")
+    for folder in (one, two):
+        assert Device.open(folder).data_digest() == digest
+    # Two devices with the same records are still two.
+    names = [f"{digest.hex()[:32]}{end}.db" for end in ("", "-2")]
+    assert [Device.open(f).policy.spending.ledger for f in (one, two)] == [
+        str(tmp_path / "kept" / name) for name in names
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "00", "zz" * 32])
+def test_a_damaged_digest_of_the_records_is_refused(tmp_path, content):
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    rows = ClientData(x, y, x[:0], y[:0], records=bytes(32))
+    (folder,) = provision(tmp_path / "devices", [rows], min_survivors=2)
+    (folder / "records.sha256").write_text(content)
+    with pytest.raises(DataError, match=r"records\.sha256: expected 64 hexadecimal digits"):
+        Device.open(folder).data_digest()

@@ -2,6 +2,7 @@
 
 import typer
 
+from lepton_flwr.commands import federation_init, federation_status
 from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import (
     Assignments,
@@ -10,6 +11,7 @@ from lepton_flwr.commands.options import (
     Debug,
     Epsilon,
     LedgerFolder,
+    ModelTo,
     Nodes,
     NoDP,
     Out,
@@ -19,6 +21,8 @@ from lepton_flwr.commands.options import (
 )
 
 app = typer.Typer(rich_markup_mode="rich")
+app.command()(federation_init.init)
+app.command()(federation_status.status)
 
 
 @app.command()
@@ -35,6 +39,7 @@ def up(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    model_to: ModelTo = None,
     debug: Debug = False,
 ) -> None:
     """Start a SuperLink and SuperNodes on loopback, run the app on them, and end them.
@@ -55,6 +60,7 @@ def up(
             client_epsilon=client_epsilon,
             no_dp=no_dp,
             seed=seed,
+            model_to=model_to or (),
             assignments=assignments or (),
         )
         from lepton_flwr.runs.progress import print_summary

@@ -43,4 +43,22 @@ LedgerFolder = Annotated[
 ResumedRun = Annotated[
     Path | None, typer.Option("--resume", help="Folder of a run that was ended, to go on with.")
 ]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option("--csv", help="Learn from this CSV file of yours, whatever columns it has."),
+]
+Label = Annotated[str | None, typer.Option(help="Its label column. Default: the last.")]
+By = Annotated[
+    str | None,
+    typer.Option(help="Its column whose values are the clients. Default: rows dealt at random."),
+]
+ModelTo = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model-to",
+        metavar="RECIPIENT.pub",
+        help="Encrypt the model for this public key, so that the run leaves none in clear; may be "
+        "repeated.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]

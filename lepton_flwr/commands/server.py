@@ -2,9 +2,11 @@
 
 import typer
 
-from lepton_flwr.commands import server_resume
+from lepton_flwr.commands import server_resume, server_run, server_train
 
 app = typer.Typer(rich_markup_mode="rich")
+app.command()(server_run.run)
+app.command()(server_train.train)
 app.command()(server_resume.resume)
 
 
@@ -12,5 +14,5 @@ app.command()(server_resume.resume)
 def _server() -> None:
     """The server of a federation of devices.
 
-    Example: lepton server resume runs/20260101-120000-credit --connection clinics
+    Example: lepton server run clinics/server
     """

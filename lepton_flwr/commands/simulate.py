@@ -3,12 +3,16 @@
 from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import (
     Assignments,
+    By,
     ClientEpsilon,
     Clients,
     ConfigFile,
+    CsvFile,
     Debug,
     Epsilon,
+    Label,
     LedgerFolder,
+    ModelTo,
     NoDP,
     Out,
     ResumedRun,
@@ -22,6 +26,9 @@ from lepton_flwr.errors import ConfigError
 def simulate(
     scenario: Scenario = None,
     *,
+    csv: CsvFile = None,
+    label: Label = None,
+    by: By = None,
     clients: Clients = None,
     rounds: Rounds = None,
     epsilon: Epsilon = None,
@@ -32,17 +39,25 @@ def simulate(
     out: Out = None,
     ledger: LedgerFolder = None,
     seed: Seed = None,
+    model_to: ModelTo = None,
     resume: ResumedRun = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
 
-    `lepton scenarios` lists what SCENARIO can be; transport if not given. `--resume` goes on with a
-    run that was ended, after its last round, with its own settings and budget.
+    `lepton scenarios` lists what SCENARIO can be; transport if not given. With --csv it is a table
+    of yours: columns of numbers and categories, also with missing values and duplicates.
+    `--resume` goes on with a run that was ended, after its last round, with its own settings and
+    budget.
 
     Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
+
+    Example: lepton simulate --csv patients.csv --label died --by hospital
     """
-    given = (scenario, clients, rounds, epsilon, client_epsilon, config, assignments, out, ledger)
+    given = (
+        scenario, clients, rounds, epsilon, client_epsilon, config, assignments, out, ledger, csv,
+        label, by, model_to,
+    )  # fmt: skip
     with one_line_errors(debug):
         from lepton_flwr.runs.progress import print_summary
 
@@ -51,7 +66,7 @@ def simulate(
                 raise ConfigError("--resume: a run goes on with its own settings: give no others")
             from simulations import runner
 
-            print_summary(runner.simulate(None, debug=debug, resume=resume))
+            print_summary(runner.resume(resume, debug))
             return
         from lepton_flwr.runs.settings import resolve
 
@@ -64,6 +79,10 @@ def simulate(
             client_epsilon=client_epsilon,
             no_dp=no_dp,
             seed=seed,
+            csv=csv,
+            label=label,
+            by=by,
+            model_to=model_to or (),
             assignments=assignments or (),
         )
         from simulations import runner

@@ -1,1 +1,1 @@
-"""Cryptography: cipher streams, digests, identities and certificates."""
+"""Cryptography: cipher streams, digests, identities, certificates, encryption at rest."""

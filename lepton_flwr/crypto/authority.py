@@ -1,23 +1,21 @@
 """The authority of a federation: it certifies the devices that may take part."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
+from lepton_flwr.crypto.certificates import CertificateError, load_certificate
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.identity import (
-    CertificateError,
-    Identity,
-    load_certificate,
-    load_private_pem,
-    private_pem,
-)
+from lepton_flwr.crypto.identity import Identity, load_signing_key
+from lepton_flwr.crypto.private_keys import private_pem
+from lepton_flwr.crypto.revocation import LIST_LIFETIME, Revoked, sign_list
 
 KEY_FILE = "authority.pem"
 CERTIFICATE_FILE = "authority.crt"
@@ -43,66 +41,103 @@ class Authority:
         if certificate.public_key() != key.public_key():
             raise CertificateError("certificate of another key: expected the authority's own")
         self._key = key
-        self._certificate = certificate
+        self.certificate = certificate
 
     @property
     def certificate_pem(self) -> bytes:
         """Its certificate in PEM: what `Roster.of_authority` takes."""
-        return self._certificate.public_bytes(serialization.Encoding.PEM)
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     @classmethod
-    def create(cls, name: str, now: datetime | None = None) -> Self:
+    def create(cls, name: str, now: datetime | None = None, lifetime: timedelta = LIFETIME) -> Self:
         """Make an authority with a fresh key.
 
         Args:
             name: its common name, 1 to 64 characters.
             now: the time, with a time zone; None takes the clock's.
+            lifetime: how long its certificate is valid.
         """
         key = Ed25519PrivateKey.generate()
         subject = common_name(name)
         certificate = (
-            certificate_builder(subject, subject, key.public_key(), now)
+            certificate_builder(subject, subject, key.public_key(), now, lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(key_usage(key_cert_sign=True), critical=True)
+            .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
             .sign(key, None)
         )
         return cls(key, certificate)
 
-    def issue(self, name: str, now: datetime | None = None) -> Identity:
+    def issue(
+        self, name: str, now: datetime | None = None, lifetime: timedelta = LIFETIME
+    ) -> Identity:
         """Make a device's identity: a fresh key and a certificate of it.
 
         Args:
             name: the device's common name, 1 to 64 characters; others see it.
             now: the time, with a time zone; None takes the clock's.
+            lifetime: how long the certificate is valid.
         """
         key = Ed25519PrivateKey.generate()
-        certificate = (
-            certificate_builder(common_name(name), self._certificate.subject, key.public_key(), now)
+        return Identity(key, self.certify(name, key.public_key(), now, lifetime))
+
+    def certify(
+        self,
+        name: str,
+        key: Ed25519PublicKey,
+        now: datetime | None = None,
+        lifetime: timedelta = LIFETIME,
+    ) -> x509.Certificate:
+        """Certify a device's public key; the rest is as in `issue`."""
+        return (
+            certificate_builder(common_name(name), self.certificate.subject, key, now, lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage(digital_signature=True), critical=True)
             .sign(self._key, None)
         )
-        return Identity(key, certificate)
 
-    def save(self, folder: Path) -> None:
+    def sign_revocations(
+        self,
+        number: int,
+        revoked: Sequence[Revoked] = (),
+        now: datetime | None = None,
+        lifetime: timedelta = LIST_LIFETIME,
+    ) -> bytes:
+        """Sign the list of what is revoked; see `sign_list`.
+
+        Returns:
+            The list in PEM.
+        """
+        now = datetime.now(UTC) if now is None else now
+        return sign_list(self._key, self.certificate, number, revoked, now, lifetime=lifetime)
+
+    def save(self, folder: Path, passphrase: str | None = None) -> None:
         """Write `authority.pem` (PKCS #8, mode 0600) and `authority.crt` (PEM) into `folder`.
 
         Raises:
             KeyFileError: one of them exists or cannot be created.
+            PassphraseError: the passphrase is too short.
         """
-        write_private(folder / KEY_FILE, private_pem(self._key))
+        write_private(folder / KEY_FILE, private_pem(self._key, passphrase))
         write_private(folder / CERTIFICATE_FILE, self.certificate_pem)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, passphrase: str | None = None) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            folder: where it is.
+            passphrase: of a protected key; None takes `LEPTON_PASSPHRASE` from the environment.
+
         Raises:
-            KeyFileError: the key cannot be read, is no unencrypted Ed25519 key, or is open to
-                other users.
+            PassphraseError: the key is protected and the passphrase is missing or wrong.
+            KeyFileError: the key cannot be read, is no Ed25519 key, or is open to other users.
             CertificateError: the certificate is malformed or of another key.
         """
-        return cls(load_private_pem(folder / KEY_FILE), load_certificate(folder / CERTIFICATE_FILE))
+        key = load_signing_key(folder / KEY_FILE, passphrase)
+        return cls(key, load_certificate(folder / CERTIFICATE_FILE))
 
 
 def certificate_builder(
@@ -110,8 +145,9 @@ def certificate_builder(
     issuer: x509.Name,
     key: CertificatePublicKeyTypes,
     now: datetime | None = None,
+    lifetime: timedelta = LIFETIME,
 ) -> x509.CertificateBuilder:
-    """A certificate with everything but its extensions, valid from `now` for `LIFETIME`."""
+    """A certificate with everything but its extensions, valid from `now` for `lifetime`."""
     now = datetime.now(UTC) if now is None else now
     return (
         x509.CertificateBuilder()
@@ -120,11 +156,13 @@ def certificate_builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
     )
 
 
-def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+def key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
     """The key usage extension with these purposes and no other."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
@@ -133,7 +171,7 @@ def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
-        crl_sign=False,
+        crl_sign=crl_sign,
         encipher_only=False,
         decipher_only=False,
     )

@@ -6,21 +6,33 @@ and never comes from the server.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
 
+from lepton_flwr.crypto.certificates import (
+    CertificateError,
+    certified_key,
+    check_time,
+    issuer_among,
+    load_certificate,
+    parse_authorities,
+    parse_der,
+    read_constraints,
+)
 from lepton_flwr.crypto.digest import digest
-from lepton_flwr.crypto.files import KeyFileError, read_private, write_private
+from lepton_flwr.crypto.files import KeyFileError, write_private
+from lepton_flwr.crypto.private_keys import load_private_pem, private_pem
+from lepton_flwr.crypto.revocation import RevocationList, read_lists
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.failures import Failure
 
@@ -28,6 +40,7 @@ PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 KEY_FILE = "identity.pem"
 CERTIFICATE_FILE = "identity.crt"
+ROSTER_FILE = "roster.pem"
 _CACHE_LABEL = "lepton/roster-entry/v1"
 # DER: BIT STRING of 65 bytes, none of whose bits are unused.
 _SIGNATURE_HEADER = b"\x03\x41\x00"
@@ -35,12 +48,6 @@ _SIGNATURE_HEADER = b"\x03\x41\x00"
 
 class NotOnRosterError(PrivacyError):
     """The key is not one that this device accepts."""
-
-    failure = Failure.IDENTITY
-
-
-class CertificateError(PrivacyError):
-    """The certificate is malformed, out of its time, of another authority or another kind."""
 
     failure = Failure.IDENTITY
 
@@ -78,7 +85,7 @@ class Identity:
 
     def __init__(self, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
         self.public_key = key.public_key().public_bytes_raw()
-        if _certified_key(certificate).public_bytes_raw() != self.public_key:
+        if certified_key(certificate).public_bytes_raw() != self.public_key:
             raise CertificateError("certificate of another key: expected that of the identity")
         self.certificate = certificate.public_bytes(serialization.Encoding.DER)
         self._key = key
@@ -87,49 +94,83 @@ class Identity:
         """The 64-byte Ed25519 signature of `message`."""
         return self._key.sign(message)
 
+    @property
+    def key_pem(self) -> bytes:
+        """The private key in PKCS #8 PEM, without protection."""
+        return private_pem(self._key)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate in PEM."""
+        return parse_der(self.certificate).public_bytes(serialization.Encoding.PEM)
+
     def save(self, folder: Path) -> None:
         """Write `identity.pem` (PKCS #8, mode 0600) and `identity.crt` (PEM) into `folder`.
 
         Raises:
             KeyFileError: one of them exists or cannot be created.
         """
-        write_private(folder / KEY_FILE, private_pem(self._key))
-        certificate = x509.load_der_x509_certificate(self.certificate)
-        write_private(
-            folder / CERTIFICATE_FILE, certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        write_private(folder / KEY_FILE, self.key_pem)
+        write_private(folder / CERTIFICATE_FILE, self.certificate_pem)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, passphrase: str | None = None) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            folder: where it is.
+            passphrase: of a protected key; None takes `LEPTON_PASSPHRASE` from the environment.
+
         Raises:
-            KeyFileError: the key cannot be read, is no unencrypted Ed25519 key, or is open to
-                other users.
+            PassphraseError: the key is protected and the passphrase is missing or wrong.
+            KeyFileError: the key cannot be read, is no Ed25519 key, or is open to other users.
             CertificateError: the certificate is malformed or of another key.
         """
-        return cls(load_private_pem(folder / KEY_FILE), load_certificate(folder / CERTIFICATE_FILE))
+        key = load_signing_key(folder / KEY_FILE, passphrase)
+        return cls(key, load_certificate(folder / CERTIFICATE_FILE))
 
 
 class _Member(NamedTuple):
     key: Ed25519PublicKey
+    serial: int
     not_before: datetime
     not_after: datetime
+    issuer: int | None  # place among the roster's authorities
 
 
 class Roster:
-    """Whom a device accepts: the keys of a list, or every device that one authority certified.
+    """Whom a device accepts: the keys of a list, or every device that its authorities certified.
 
-    Verified certificates are remembered by their digest; their time is checked on every use.
+    Verified certificates are remembered by their digest; their time, and whether they are revoked,
+    is checked on every use.
 
-    Guarantee: `verify` returns a key only if the roster holds it (or its authority issued the
-    certificate, which is within its time and not itself an authority's) and the key signed the
-    message.
+    Args:
+        keys: 32-byte Ed25519 public keys.
+        authorities: certificates of authorities; two while one takes over from the other.
+        lists: a revocation list of each authority in the same order; none if nothing is revoked.
+        allow_expired: go on with a revocation list after the time when a newer one was due.
+
+    Guarantee: `verify` returns a key only if the roster holds it (or one of its authorities issued
+    the certificate, which is within its time, not on that authority's revocation list and not
+    itself an authority's) and the key signed the message.
     """
 
-    def __init__(self, keys: frozenset[bytes], authority: x509.Certificate | None) -> None:
+    def __init__(
+        self,
+        keys: frozenset[bytes] = frozenset(),
+        authorities: Sequence[x509.Certificate] = (),
+        lists: Sequence[RevocationList] = (),
+        *,
+        allow_expired: bool = False,
+    ) -> None:
+        if lists and len(lists) != len(authorities):
+            raise CertificateError(
+                f"{len(lists)} revocation lists: expected {len(authorities)}, one of each authority"
+            )
+        self.lists = tuple(lists)
         self._keys = keys
-        self._authority = authority
+        self._authorities = tuple(authorities)
+        self._allow_expired = allow_expired
         self._known: dict[bytes, _Member] = {}
 
     @classmethod
@@ -145,27 +186,27 @@ class Roster:
                 raise CertificateError(
                     f"roster key of {len(key)} bytes: expected {PUBLIC_KEY_BYTES}"
                 )
-        return cls(members, None)
+        return cls(members)
 
     @classmethod
     @functools.lru_cache(maxsize=8)  # simulated devices of one process share verified certificates
-    def of_authority(cls, certificate_pem: bytes) -> Self:
-        """The roster of all devices that one authority certified.
+    def of_authority(
+        cls, certificate_pem: bytes, lists_pem: bytes | None = None, *, allow_expired: bool = False
+    ) -> Self:
+        """The roster of all devices that one authority, or each of several, certified.
 
         Args:
-            certificate_pem: the authority's certificate, PEM.
+            certificate_pem: the authority's certificate, PEM; several, PEM after PEM.
+            lists_pem: a revocation list of each authority, PEM after PEM; None revokes nothing.
+            allow_expired: go on with a list after the time when a newer one was due.
 
         Raises:
-            CertificateError: it is malformed or not an authority's.
+            CertificateError: a certificate is malformed or not an authority's.
+            RevocationError: a list is malformed, or an authority signed none of them.
         """
-        certificate = parse_pem(certificate_pem)
-        constraints, usage = _constraints(certificate)
-        if constraints is None or not constraints.ca or usage is None or not usage.key_cert_sign:
-            raise CertificateError(
-                "roster certificate: expected an authority's (basic constraints CA, key usage "
-                "certificate signing)"
-            )
-        return cls(frozenset(), certificate)
+        authorities = parse_authorities(certificate_pem)
+        lists = () if lists_pem is None else read_lists(lists_pem, authorities)
+        return cls(frozenset(), authorities, lists, allow_expired=allow_expired)
 
     def verify(
         self,
@@ -190,8 +231,9 @@ class Roster:
         Raises:
             NotOnRosterError: the key is not on the list, or a bare key came where the roster
                 wants a certificate.
-            CertificateError: the certificate is malformed, out of its time, an authority's, of
-                another authority, or not of an Ed25519 key.
+            CertificateError: the certificate is malformed, out of its time, revoked, an
+                authority's, of another authority, or not of an Ed25519 key; or its authority's
+                revocation list has expired.
             SignatureError: the signature is not the member's.
         """
         now = datetime.now(UTC) if now is None else now
@@ -203,94 +245,74 @@ class Roster:
                 )
             verify(certificate_or_key, message, signature)
             return certificate_or_key
-        name = digest(_CACHE_LABEL, certificate_or_key)
-        member = self._known.get(name)
-        if member is None:
-            member = self._member(certificate_or_key)
-        _check_time("device certificate", member.not_before, member.not_after, now)
-        if self._authority is not None:
-            _check_time(
-                "authority's certificate",
-                self._authority.not_valid_before_utc,
-                self._authority.not_valid_after_utc,
-                now,
-            )
-        self._known[name] = member
+        member = self._current(certificate_or_key, now)
         _verify(member.key, message, signature)
         return member.key.public_bytes_raw()
 
+    def check(self, certificate: bytes, now: datetime | None = None) -> None:
+        """Check that a certificate (DER) is a member's, without a signature by its key.
+
+        Raises:
+            NotOnRosterError: the key is not on the list.
+            CertificateError: as in `verify`.
+        """
+        self._current(certificate, datetime.now(UTC) if now is None else now)
+
+    def _current(self, certificate: bytes, now: datetime) -> _Member:
+        name = digest(_CACHE_LABEL, certificate)
+        member = self._known.get(name)
+        if member is None:
+            member = self._member(certificate)
+        check_time("device certificate", member.not_before, member.not_after, now)
+        if member.issuer is not None:
+            authority = self._authorities[member.issuer]
+            check_time(
+                "authority's certificate",
+                authority.not_valid_before_utc,
+                authority.not_valid_after_utc,
+                now,
+            )
+            if self.lists:
+                self.lists[member.issuer].check(
+                    member.serial, now, allow_expired=self._allow_expired
+                )
+        self._known[name] = member
+        return member
+
     def _member(self, der: bytes) -> _Member:
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-        except (ValueError, x509.InvalidVersion):
-            raise CertificateError("certificate: expected an X.509 certificate in DER") from None
-        key = _certified_key(certificate)
+        certificate = parse_der(der)
+        key = certified_key(certificate)
         # The parser ignores the count of unused bits before the signature: one encoding only.
         if not der.endswith(_SIGNATURE_HEADER + certificate.signature):
             raise CertificateError("certificate: expected DER, whose signature has no unused bits")
-        constraints, usage = _constraints(certificate)
+        constraints, usage = read_constraints(certificate)
         if (constraints is not None and constraints.ca) or (usage and usage.key_cert_sign):
             raise CertificateError("certificate of an authority: expected a device's")
         if usage is None or not usage.digital_signature:
             raise CertificateError("certificate without key usage digital signature")
-        if self._authority is not None:
-            try:
-                certificate.verify_directly_issued_by(self._authority)
-            except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-                raise CertificateError(
-                    "certificate of another authority: expected one of the roster's"
-                ) from None
+        issuer = None
+        if self._authorities:
+            issuer = self._authorities.index(issuer_among(certificate, self._authorities))
         elif key.public_bytes_raw() not in self._keys:
             raise NotOnRosterError("certificate of a key that is not on the roster")
-        return _Member(key, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        return _Member(
+            key,
+            certificate.serial_number,
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+            issuer,
+        )
 
 
-def parse_pem(pem: bytes) -> x509.Certificate:
-    """Parse one PEM certificate.
-
-    Raises:
-        CertificateError: it is malformed.
-    """
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except (ValueError, x509.InvalidVersion):
-        raise CertificateError("certificate: expected an X.509 certificate in PEM") from None
-
-
-def load_certificate(path: Path) -> x509.Certificate:
-    """Read one PEM certificate.
-
-    Raises:
-        CertificateError: it cannot be read or is malformed.
-    """
-    try:
-        pem = path.read_bytes()
-    except OSError as error:
-        raise CertificateError(f"{path.name}: {error.strerror}") from None
-    return parse_pem(pem)
-
-
-def private_pem(key: Ed25519PrivateKey) -> bytes:
-    """The key as unencrypted PKCS #8 PEM."""
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def load_private_pem(path: Path) -> Ed25519PrivateKey:
-    """Read an unencrypted PKCS #8 Ed25519 key that only its owner can open.
+def load_signing_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
+    """Read an Ed25519 key that only its owner can open; see `load_private_pem`.
 
     Raises:
         KeyFileError: it is anything else.
     """
-    try:
-        key = serialization.load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = load_private_pem(path, passphrase)
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path.name}: expected an unencrypted Ed25519 key in PKCS #8 PEM")
+        raise KeyFileError(f"{path.name}: expected an Ed25519 key in PKCS #8 PEM")
     return key
 
 
@@ -308,45 +330,3 @@ def _verify(key: Ed25519PublicKey, message: bytes, signature: bytes) -> None:
         key.verify(signature, message)
     except (InvalidSignature, ValueError):
         raise SignatureError("signature: expected the sender's over exactly this message") from None
-
-
-def _certified_key(certificate: x509.Certificate) -> Ed25519PublicKey:
-    try:
-        key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise CertificateError("certificate of another kind of key: expected an Ed25519 key")
-    return key
-
-
-def _constraints(
-    certificate: x509.Certificate,
-) -> tuple[x509.BasicConstraints | None, x509.KeyUsage | None]:
-    """Basic constraints and key usage.
-
-    Raises:
-        CertificateError: an extension is malformed or repeated, or critical and not understood.
-    """
-    constraints, usage = None, None
-    try:
-        for extension in certificate.extensions:
-            if isinstance(extension.value, x509.BasicConstraints):
-                constraints = extension.value
-            elif isinstance(extension.value, x509.KeyUsage):
-                usage = extension.value
-            elif extension.critical:  # RFC 5280, 4.2: not understood, so refused
-                raise CertificateError(
-                    f"certificate with critical extension {extension.oid.dotted_string}: expected "
-                    f"none but basic constraints and key usage"
-                )
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise CertificateError("certificate with malformed extensions") from None
-    return constraints, usage
-
-
-def _check_time(what: str, start: datetime, end: datetime, now: datetime) -> None:
-    if now < start:
-        raise CertificateError(f"{what} is not yet valid: check this device's clock")
-    if now > end:
-        raise CertificateError(f"{what} has expired: ask the authority for a new one")

@@ -42,25 +42,31 @@ def assemble(
     """
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
-    parts = _divide(config, y, keys, config.clients or clients)
+    parts = divide(config, y, keys, clients)
     held = []
     for i, rows in enumerate(parts.values()):
-        rng = np.random.default_rng([config.seed, _HOLD_OUT, i])
-        train, test = partition.hold_out(len(rows), config.data.test_fraction, rng)
-        train, test = rows[train], rows[test]
+        train, test = hold_out(config, i, rows)
         held.append(ClientData(x[train], y[train], x[test], y[test]))
     return FederatedData(tuple(held), tuple(parts), num_classes, feature_names)
 
 
-def _divide(
+def hold_out(config: RunConfig, client: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A client's training and held-out rows, by number."""
+    rng = np.random.default_rng([config.seed, _HOLD_OUT, client])
+    train, test = partition.hold_out(len(rows), config.data.test_fraction, rng)
+    return rows[train], rows[test]
+
+
+def divide(
     config: RunConfig, y: np.ndarray, keys: Sequence[str] | np.ndarray | None, clients: int
 ) -> dict[str, np.ndarray]:
-    data = config.data
+    """Names of clients to their rows, by number; see `assemble`."""
+    data, clients = config.data, config.clients or clients
     if data.partition == "natural":
         if keys is None:
             raise ConfigError(
                 'data.partition="natural": these rows have no natural clients; '
-                'set data.partition = "iid", "dirichlet" or "shards"'
+                'set data.partition = "iid", "dirichlet", "shards" or "quantity"'
             )
         return partition.natural(keys, min_rows=data.min_rows, clients=config.clients)
     rng = np.random.default_rng([config.seed, _PARTITION])
@@ -68,6 +74,8 @@ def _divide(
         parts = partition.iid(len(y), clients, rng)
     elif data.partition == "shards":
         parts = partition.shards(y, clients, rng)
+    elif data.partition == "quantity":
+        parts = partition.quantity(len(y), clients, rng, alpha=data.alpha, min_rows=data.min_rows)
     else:
         parts = partition.dirichlet(y, clients, rng, alpha=data.alpha, min_rows=data.min_rows)
     width = len(str(clients - 1))

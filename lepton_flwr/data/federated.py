@@ -7,11 +7,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
 from lepton_flwr.errors import DataError, OutputError
+
+if TYPE_CHECKING:
+    from lepton_flwr.data.preprocessing import Preprocessor
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
@@ -26,6 +29,9 @@ class ClientData:
         y_train: classes from 0, int32, shape (n,).
         x_test: features of the held-out rows, float32, shape (m, ...), m >= 0.
         y_test: their classes, int32, shape (m,).
+        records: SHA-256 of the records that these were computed from, where statistics of all
+            clients went into that: it names the data in a ledger, whatever the statistics were.
+            Not saved.
 
     Raises:
         DataError: a wrong dtype or shape, no training row, a value that is not finite.
@@ -35,6 +41,7 @@ class ClientData:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    records: bytes = b""
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -75,7 +82,7 @@ class ClientData:
             raise OutputError(f"{path}: {error.strerror}") from None
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **{array: getattr(self, array) for array in _ARRAYS})
+                self._write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, path)
@@ -92,16 +99,41 @@ class ClientData:
             DataError: the file is missing, damaged, or holds other arrays.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
-                # A whole read checks the member's CRC before a header of it is trusted.
-                arrays = [_array(archive.read(f"{name}.npy")) for name in _ARRAYS]
+            with path.open("rb") as file:
+                return cls._read(file, str(path))
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or 'cannot be read'}") from None
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes; equal arrays give equal bytes."""
+        buffer = io.BytesIO()
+        self._write(buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            DataError: damaged, or other arrays.
+        """
+        return cls._read(io.BytesIO(content), "rows")
+
+    def _write(self, file: BinaryIO) -> None:
+        np.savez(file, **{array: getattr(self, array) for array in _ARRAYS})
+
+    @classmethod
+    def _read(cls, file: BinaryIO, name: str) -> Self:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # A whole read checks the member's CRC before a header of it is trusted.
+                arrays = [_array(archive.read(f"{array}.npy")) for array in _ARRAYS]
         except (*_DAMAGED, ValueError):
             raise DataError(
-                f"{path}: damaged, or no data file of a client; prepare the data again"
+                f"{name}: damaged, or no data file of a client; prepare the data again"
             ) from None
-        return cls(*arrays)
+        x_train, y_train, x_test, y_test = arrays
+        return cls(x_train, y_train, x_test, y_test)
 
 
 @dataclass(frozen=True)
@@ -113,6 +145,9 @@ class FederatedData:
         names: their names, in the same order.
         num_classes: number of classes, the same for all.
         feature_names: names of the features; empty for images.
+        preprocessor: what made the features, where a user's own table was read.
+        label: the column that held the classes of such a table.
+        classes: their names, in the order of their numbers; public.
 
     Raises:
         DataError: no client, shapes that differ, a class outside the range.
@@ -122,6 +157,9 @@ class FederatedData:
     names: tuple[str, ...]
     num_classes: int
     feature_names: tuple[str, ...]
+    preprocessor: "Preprocessor | None" = None
+    label: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.clients or len(self.names) != len(self.clients):

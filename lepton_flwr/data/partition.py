@@ -109,6 +109,33 @@ def dirichlet(
     )
 
 
+def quantity(
+    num_rows: int, clients: int, rng: np.random.Generator, *, alpha: float, min_rows: int
+) -> list[np.ndarray]:
+    """Shuffle the rows and cut them in proportions drawn from Dirichlet(alpha).
+
+    Quantity skew: clients differ in how much they hold, not in what (Li et al. 2022,
+    arXiv:2102.02079, section 4.3).
+
+    Args:
+        num_rows: rows in all.
+        clients: number of clients.
+        rng: source of the proportions and the order.
+        alpha: concentration; small is uneven, large is even.
+        min_rows: fewest rows of a client; every client gets them before the rest is divided.
+
+    Raises:
+        DataError: fewer than `min_rows` rows for each client.
+    """
+    floor = max(min_rows, MIN_ROWS)
+    _enough(num_rows, clients, floor)
+    weights = np.maximum(rng.standard_gamma(alpha, clients), 1e-300)
+    spare = num_rows - clients * floor
+    ends = np.rint(np.cumsum(weights / weights.sum())[:-1] * spare).astype(np.int64)
+    cuts = ends + floor * np.arange(1, clients)
+    return [np.sort(part) for part in np.split(rng.permutation(num_rows), cuts)]
+
+
 def shards(
     labels: np.ndarray, clients: int, rng: np.random.Generator, *, per_client: int = 2
 ) -> list[np.ndarray]:

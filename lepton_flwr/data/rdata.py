@@ -28,8 +28,8 @@ def read(package: str, item: str) -> Any:
     return table.drop(columns="rownames", errors="ignore")
 
 
-def classes(values: Any, names: tuple[str, ...]) -> np.ndarray:
-    """Number text labels by their place in `names`, as int32, shape (n,).
+def classes(values: Any, names: tuple[Any, ...]) -> np.ndarray:
+    """Number labels by their place in `names`, as int32, shape (n,).
 
     Raises:
         DataError: a label is missing or not among `names`.
@@ -37,5 +37,6 @@ def classes(values: Any, names: tuple[str, ...]) -> np.ndarray:
     index = {name: i for i, name in enumerate(names)}
     numbers = np.fromiter((index.get(value, -1) for value in values), np.int32)
     if (numbers < 0).any():
-        raise DataError(f"{int((numbers < 0).sum())} labels are none of {', '.join(names)}")
+        known = ", ".join(map(str, names))
+        raise DataError(f"{int((numbers < 0).sum())} labels are none of {known}")
     return numbers

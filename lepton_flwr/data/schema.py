@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, DataError
+
+UNSEEN = ("other", "error")
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,16 @@ class Number:
 
     def write(self, values: Any, out: np.ndarray) -> None:
         """Write the features of `values` (n,) into `out`, float32 (n, features)."""
-        numbers = _numbers(self.column, values)
-        missing = np.isnan(numbers)
+        found = numbers(self.column, values)
+        missing = np.isnan(found)
         if self.fill is None and missing.any():
             raise DataError(f"column {self.column}: {_count(missing)}; remove or fill those rows")
         if self.fill is not None:
-            numbers = np.where(missing, self.fill, numbers)
-        numbers, low, high = np.clip(numbers, self.low, self.high), self.low, self.high
+            found = np.where(missing, self.fill, found)
+        found, low, high = np.clip(found, self.low, self.high), self.low, self.high
         if self.log1p:
-            numbers, low, high = np.log1p(numbers), math.log1p(low), math.log1p(high)
-        unit = (numbers - low) / (high - low)
+            found, low, high = np.log1p(found), math.log1p(low), math.log1p(high)
+        unit = (found - low) / (high - low)
         out[:, 0] = 2 * unit - 1 if self.centred else unit
         if self.indicator:
             out[:, 1] = missing
@@ -79,11 +82,14 @@ class Category:
         values: the public list.
         other: add a feature for missing values and values off the list; otherwise these are zero
             in every feature.
+        plain: values that are known too and have no feature: zero in all, as the list's first
+            choice.
     """
 
     column: str
     values: tuple[Any, ...]
     other: bool = False
+    plain: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.values or len(set(self.values)) != len(self.values):
@@ -103,6 +109,12 @@ class Category:
         out[:] = 0
         known = np.flatnonzero(codes >= 0)
         out[known, codes[known]] = 1
+
+    def count_unseen(self, values: Any) -> int:
+        """How many of `values` (n,) are neither known nor missing."""
+        known = {*self.values, *self.plain, None}
+        strange = (v for v in np.asarray(values).tolist() if v not in known)
+        return sum(not (isinstance(v, float) and math.isnan(v)) for v in strange)
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class Cycle:
 
     def write(self, values: Any, out: np.ndarray) -> None:
         """Write the features of `values` (n,) into `out`, float32 (n, features)."""
-        angles = _numbers(self.column, values) * (2 * math.pi / self.period)
+        angles = numbers(self.column, values) * (2 * math.pi / self.period)
         missing = ~np.isfinite(angles)
         if missing.any() and not self.optional:
             raise DataError(f"column {self.column}: {_count(missing)}; remove or fill those rows")
@@ -159,18 +171,22 @@ class Schema:
         """Names of the features, in order."""
         return tuple(name for column in self.columns for name in column.feature_names)
 
-    def transform(self, table: Mapping[str, Any]) -> np.ndarray:
+    def transform(self, table: Mapping[str, Any], *, unseen: str = "other") -> np.ndarray:
         """Encode the declared columns of a table; its other columns are not read.
 
         Args:
             table: column name to n values; a pandas DataFrame will do.
+            unseen: what a value off a category's list is: "other", encoded as the category says,
+                or "error".
 
         Returns:
             float32, shape (n, features), every value finite and within [-1, 1].
 
         Raises:
-            DataError: a column is absent, is not numeric, or misses a value it may not miss.
+            DataError: a column is absent, is not numeric, or misses a value it may not miss; with
+                "error", a value is off a category's list.
         """
+        check.choice("unseen", unseen, UNSEEN)
         absent = [c.column for c in self.columns if c.column not in table]
         if absent:
             raise DataError(f"missing column {', '.join(absent)}")
@@ -181,10 +197,23 @@ class Schema:
             stop = start + len(column.feature_names)
             column.write(table[column.column], out[:, start:stop])
             start = stop
+            if unseen == "error" and isinstance(column, Category):
+                strange = column.count_unseen(table[column.column])
+                if strange:
+                    raise DataError(
+                        f"column {column.column}: {strange} of {num_rows} values are none of its "
+                        f"{len(column.values)} known categories: mend or remove those rows, or "
+                        "take them as other ones (--unseen other)"
+                    )
         return out
 
 
-def _numbers(column: str, values: Any) -> np.ndarray:
+def numbers(column: str, values: Any) -> np.ndarray:
+    """A column's values as float64 (n,), NaN where one is missing.
+
+    Raises:
+        DataError: they are no numbers.
+    """
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -2,7 +2,9 @@
 
 import bisect
 import functools
+import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lepton_flwr import _validate as check
@@ -10,6 +12,7 @@ from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.failures import Failure
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
+    Event,
     Neighbours,
     SampledGaussian,
     Unit,
@@ -37,6 +40,8 @@ SMALLEST_DELTA = 1e-11  # below it, round-off of the convolutions (about 1e-15) 
 SMALLEST_NOISE = 0.1
 LARGEST_NOISE = 1e5
 _TOLERANCE = 5e-4
+_NO_EPSILON = 1e-30  # stands for zero in logarithms
+_LARGEST_STRIDE = math.log(2)
 
 
 class BudgetError(PrivacyError):
@@ -81,10 +86,12 @@ def calibrate(
     truncation_probability: float = 0.0,
     sensitivity_factor: float = 1.0,
     neighbours: Neighbours = Neighbours.ADD_OR_REMOVE_ONE,
+    also: Sequence[tuple[Event, int]] = (),
 ) -> float:
     """The smallest noise multiplier, to one part in a thousand, that keeps `steps` in budget.
 
-    The keyword arguments are those of `SampledGaussian`.
+    The keyword arguments are those of `SampledGaussian`; `also` are other releases, each so many
+    times, that the same budget pays for.
 
     Returns:
         A noise multiplier of at least 0.1 whose `epsilon_of` is at most `epsilon`, never above.
@@ -93,6 +100,7 @@ def calibrate(
         ConfigError: an argument is out of range, or no noise multiplier up to 1e5 suffices.
     """
     check.finite("epsilon", epsilon, above=0)
+    check.finite("delta", delta, at_least=SMALLEST_DELTA, below=1)
     check.integer("steps", steps, at_least=1)
     mechanism = SampledGaussian(
         1.0,
@@ -103,28 +111,54 @@ def calibrate(
         neighbours=neighbours,
     )
 
-    def enough(noise_multiplier: float) -> bool:
+    def excess(noise_multiplier: float) -> float:
+        """Log of epsilon over the target: nearly linear in the log of the noise."""
         noisy = replace(mechanism, noise_multiplier=noise_multiplier)
-        return epsilon_of(noisy, delta, steps) <= epsilon
+        spent = losses.epsilon([(noisy, steps), *also], delta)
+        return math.log(max(spent, _NO_EPSILON) / epsilon)
 
-    high = 1.0
-    while not enough(high):
-        high *= 2
-        if high > LARGEST_NOISE:
+    noise, too_little, enough = 1.0, None, None
+    stride = 1.01
+    while too_little is None or enough is None:
+        found = excess(noise)
+        if found > 0:
+            too_little = noise, found
+            noise *= stride * math.exp(min(found, _LARGEST_STRIDE))
+            stride *= stride  # what `also` spends stays, so the excess may hardly fall
+        elif noise <= SMALLEST_NOISE:
+            return noise
+        else:
+            enough = noise, found
+            noise = max(noise / 1.01 * math.exp(max(found, -_LARGEST_STRIDE)), SMALLEST_NOISE)
+        if noise > LARGEST_NOISE:
             raise ConfigError(
                 f"epsilon={epsilon:g} with delta={delta:g}, sampling probability "
                 f"{sampling_probability:g} and {steps} steps: expected a target that a noise "
                 f"multiplier up to {LARGEST_NOISE:g} reaches; raise epsilon or take fewer steps"
             )
-    low = high / 2
-    while enough(low):
-        if low <= SMALLEST_NOISE:
-            return low
-        high, low = low, max(low / 2, SMALLEST_NOISE)
-    while high > low * (1 + _TOLERANCE):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return _between(too_little, enough, excess)
+
+
+def _between(
+    too_little: tuple[float, float], enough: tuple[float, float], excess: Callable[[float], float]
+) -> float:
+    """Narrow two pairs of noise and excess to the tolerance; returns the noise that is enough."""
+    for turn in itertools.count():
+        (low, above), (high, below) = too_little, enough
+        if high <= low * (1 + _TOLERANCE):
+            break
+        share = above / (above - below) if turn % 4 < 3 and below > -math.inf else 0.5
+        crossing = low * (high / low) ** share
+        # A little to either side in turn, so that both ends close in.
+        noise = crossing * (1 + _TOLERANCE / 3) ** (1 if turn % 2 == 0 else -1)
+        if not low < noise < high:
+            noise = math.sqrt(low * high)
+        found = excess(noise)
+        if found > 0:
+            too_little = noise, found
+        else:
+            enough = noise, found
+    return enough[0]
 
 
 @functools.lru_cache(maxsize=256)

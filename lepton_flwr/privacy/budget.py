@@ -23,6 +23,9 @@ class PrivacyStatement:
         accountant: how epsilon was computed.
         assumptions: what must hold, each a clause that can follow "assuming that".
         epsilon_before: what other runs had spent of the same data before; `epsilon` covers it.
+        statistics: one release of the statistics that preprocessing needed; None if it needed
+            none. `epsilon` covers them.
+        statistics_releases: how many there were.
     """
 
     unit: Unit
@@ -33,6 +36,8 @@ class PrivacyStatement:
     accountant: str = ACCOUNTANT
     assumptions: tuple[str, ...] = ()
     epsilon_before: float = 0.0
+    statistics: SampledGaussian | None = None
+    statistics_releases: int = 0
 
     @property
     def neighbours(self) -> str:
@@ -45,8 +50,6 @@ class PrivacyStatement:
         """The sampling that the accountant was told of, in words."""
         q, cut = self.mechanism.sampling_probability, self.mechanism.truncation_probability
         text = f"Poisson sampling with probability {q:g}" if q < 1 else "no sampling"
-        if self.epsilon_before > 0:
-            text += f", with the epsilon of {self.epsilon_before:.3g} that earlier runs had spent"
         return text + (f", cut to a fixed size with probability {cut:.2g} at most" if cut else "")
 
     def sentence(self) -> str:
@@ -60,6 +63,11 @@ class PrivacyStatement:
             f"{self.neighbours}, by the {self.accountant} accountant for {steps} Gaussian releases "
             f"with noise multiplier {self.mechanism.noise_multiplier:g}{over} and {self.sampling}"
         )
+        if self.statistics is not None:
+            text += (
+                f", and {self.statistics_releases} Gaussian releases of statistics for "
+                f"preprocessing with noise multiplier {self.statistics.noise_multiplier:.4g}"
+            )
         if self.epsilon_before > 0:
             text += f", with the epsilon of {self.epsilon_before:.3g} that earlier runs had spent"
         return text + (

@@ -9,12 +9,10 @@ ledger alone: an older `state.npz` that is put back brings an older model back, 
 import fcntl
 import json
 import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,7 +79,6 @@ class Checkpoint:
         optimizer: the state of the server's optimizer: arrays by name.
         l2_norm_clip: of the next round's updates; 0 without client-level privacy.
         ledger: number and hash of the ledger's newest row.
-        epsilon_before: by unit, what other runs had spent when the run began.
         records: the rounds so far.
         roc: of the last evaluation, as `RunEnd` has it.
         seconds: of wall-clock time, while a server was running.
@@ -92,7 +89,6 @@ class Checkpoint:
     optimizer: Mapping[str, np.ndarray]
     l2_norm_clip: float
     ledger: tuple[int, bytes]
-    epsilon_before: Mapping[str, float]
     records: Sequence[RoundRecord] = ()
     roc: list[tuple[float, float]] | None = None
     seconds: float = 0.0
@@ -103,7 +99,6 @@ class Checkpoint:
             "config": self.config_digest.hex(),
             "l2_norm_clip": self.l2_norm_clip,
             "ledger": [self.ledger[0], self.ledger[1].hex()],
-            "epsilon_before": dict(self.epsilon_before),
             "records": [record.to_plain() for record in self.records],
             "roc": self.roc,
             "seconds": self.seconds,
@@ -122,7 +117,6 @@ class Checkpoint:
             },
             l2_norm_clip=float(plain["l2_norm_clip"]),
             ledger=(int(number), bytes.fromhex(row_hash)),
-            epsilon_before=plain["epsilon_before"],
             records=[RoundRecord.from_plain(values) for values in plain["records"]],
             roc=None if plain["roc"] is None else [(float(x), float(y)) for x, y in plain["roc"]],
             seconds=float(plain["seconds"]),
@@ -157,10 +151,9 @@ class Checkpoints:
     _lock: int | None = field(default=None, repr=False)
 
     @classmethod
-    def new(cls, folder: Path, scenario: str, settings: Mapping[str, Any]) -> Self:
+    def new(cls, folder: Path, run: str, settings: Mapping[str, Any]) -> Self:
         """Of a run that begins; `begin` makes its files."""
-        name = f"{scenario} {datetime.now():%F %T} {secrets.token_hex(4)}"
-        return cls(folder, name, dict(settings))
+        return cls(folder, run, dict(settings))
 
     @classmethod
     def reopen(cls, folder: Path) -> Self:

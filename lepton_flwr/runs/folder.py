@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from lepton_flwr._files import output_errors, replace, write_atomic
+from lepton_flwr._files import output_errors, write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.runs import events, plots, report
+from lepton_flwr.runs.artifacts import has_model, recipients_of, write_model
 from lepton_flwr.runs.checkpoint import Checkpoint
 from lepton_flwr.runs.history import History, rows
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
@@ -36,7 +37,8 @@ class RunFolder:
     """Writes `config.toml`, `metrics.csv`, `model.keras`, `summary.json`, plots and report.
 
     Every file is replaced as a whole, `metrics.csv` and `model.keras` after each round: a run that
-    is killed, or whose disk fills, leaves the rounds it finished.
+    is killed, or whose disk fills, leaves the rounds it finished. If the configuration names
+    recipients, `model.keras.lepton` takes the place of `model.keras`: an envelope for them.
 
     Args:
         config: the resolved configuration; `lepton simulate --config` repeats the run from it.
@@ -61,6 +63,7 @@ class RunFolder:
         folder: Path | None = None,
         resumed: Checkpoint | None = None,
     ) -> None:
+        self._recipients = recipients_of(config)
         self.path = folder or new_folder(out, config.scenario)
         self._save_model = save_model
         self._resumed = resumed
@@ -96,14 +99,14 @@ class RunFolder:
         """As `waiting`."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
-        """Add a row to `metrics.csv` and replace `model.keras`.
+        """Add a row to `metrics.csv` and replace the model.
 
         Raises:
             OutputError: no space, or no permission; the former files are intact.
         """
         self._write_metrics([*self._records, record])
         self._records.append(record)
-        if record.status == "ok" or not (self.path / "model.keras").exists():
+        if record.status == "ok" or not has_model(self.path):
             self._write_model(weights)
 
     def run_ended(self, end: RunEnd) -> None:
@@ -139,7 +142,7 @@ class RunFolder:
         write_atomic(self.path / "metrics.csv", text.getvalue().encode())
 
     def _write_model(self, weights: Sequence[np.ndarray]) -> None:
-        replace(self.path / "model.keras", lambda beside: self._save_model(weights, beside))
+        write_model(self.path, lambda path: self._save_model(weights, path), self._recipients)
 
     def _write_config(self, config: RunConfig) -> None:
         write_atomic(self.path / "config.toml", self._config_text(config).encode())

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from lepton_flwr import __version__
 from lepton_flwr._files import output_errors
+from lepton_flwr._version import __version__
 from lepton_flwr.errors import LeptonError
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 

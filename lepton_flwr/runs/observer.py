@@ -28,6 +28,7 @@ class RunStart:
         guarantee: plain sentences, one for each promise.
         noise_multiplier_record: noise over clip norm on the client, if any.
         noise_multiplier_client: noise over clip norm on the sum, if any.
+        private_inputs: whether the rows were made private before training, as `guarantee` says.
         rounds_done: rounds that a server before this one has ended.
     """
 
@@ -38,6 +39,7 @@ class RunStart:
     guarantee: tuple[str, ...]
     noise_multiplier_record: float | None
     noise_multiplier_client: float | None
+    private_inputs: bool = False
     rounds_done: int = 0
 
 

@@ -1,7 +1,8 @@
 """A run as it goes: a live bar on a terminal, one line per round elsewhere."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ class Observers:
                 failures.append(failure)
         if failures:
             raise failures[0]
+
+
+@contextmanager
+def answering(what: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show answers as they come, before a run starts: on a terminal only.
+
+    Yields:
+        Takes the answers that came and those expected; every question starts anew.
+    """
+    console = console if console is not None else Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=14, complete_style="cyan", finished_style="green"),
+        TextColumn("{task.completed} of {task.total} answers", markup=False),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(what, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield show
 
 
 class ProgressBar:

@@ -106,6 +106,8 @@ def story(history: History) -> str:
         told.append(
             f"The released models cost {' and '.join(budget)} at delta {history.end.delta:g}."
         )
+    elif start.private_inputs:
+        told.append("The rows were made private before training; what is promised says how.")
     elif history.epsilon_limits == (None, None):
         told.append(
             "Differential privacy was off: secure aggregation alone does not bound what the model "

@@ -11,7 +11,7 @@ from lepton_flwr.secagg.errors import FloorError, MessageError
 from lepton_flwr.secagg.graph import MAX_CLIENTS, complete_threshold
 
 CONFIG_LABEL = "lepton/secagg/config/v2"
-PURPOSES = ("train", "evaluate")
+PURPOSES = ("train", "evaluate", "statistics")
 MAX_NUMBER = 2**62 - 1
 
 
@@ -22,7 +22,7 @@ class SessionConfig:
     Attributes:
         run_id: the run, as text.
         number: of the session within its run; every session has a greater one.
-        purpose: "train" or "evaluate".
+        purpose: "train", "evaluate" or "statistics".
         layout: the vector; its `num_clients` is the number of invited clients.
         min_survivors: fewest clients whose sum is revealed.
         l2_norm_clip: bound of one client's whole update, which the client enforces; 0 for none.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from lepton_flwr import __version__
+from lepton_flwr._version import __version__
 from lepton_flwr.errors import VersionError
 
 PROTOCOL = "2"  # of the five exchanges; any change of a message or a derivation raises it

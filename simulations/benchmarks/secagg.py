@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lepton_flwr.crypto.authority import Authority
-from lepton_flwr.crypto.identity import Identity, Roster, parse_pem
+from lepton_flwr.crypto.certificates import parse_pem
+from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
@@ -265,7 +266,7 @@ def _signed(config: SessionConfig, record: KeyRecord) -> tuple[bytes, bytes]:
 
 def _roster(pem: bytes) -> Roster:
     # `of_authority` shares rosters within a process; every real device has its own.
-    return Roster(frozenset(), parse_pem(pem))
+    return Roster(authorities=(parse_pem(pem),))
 
 
 def measure_flower(setting: Setting) -> tuple[float, float]:

@@ -13,6 +13,8 @@ from lepton_flwr.secagg.floors import ClientFloors
 
 
 class Rows:
+    records = b""
+
     def save(self, path):
         path.write_bytes(b"rows")
 

@@ -1,32 +1,15 @@
 """`lepton budget` and `lepton app`."""
 
 import json
-import sys
 
 import pytest
 
-from lepton_flwr import cli
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.privacy.accounting import SampledGaussian, epsilon_of
 from lepton_flwr.privacy.events import Laplace, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
 from lepton_flwr.privacy.plan import make_plan
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -62,7 +45,7 @@ def test_a_plan_finds_the_noise_and_its_price(lepton):
 
 def test_replacing_a_record_takes_more_noise():
     one, other = (
-        make_plan(1_000, 20, 5, epsilon=3.0, replace_one=relation) for relation in (False, True)
+        make_plan(200, 50, 1, epsilon=0.5, replace_one=relation) for relation in (False, True)
     )
     assert other.mechanism.noise_multiplier > 1.1 * one.mechanism.noise_multiplier
     assert "replacing one record" in other.sentence()

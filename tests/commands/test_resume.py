@@ -32,10 +32,10 @@ def make(tmp_path):
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "config.toml").write_text('scenario = "smoke"\n')
-        checkpoints = Checkpoints.new(folder, "smoke", {"ledger": "/kept", **settings})
+        checkpoints = Checkpoints.new(folder, "smoke 1", {"ledger": "/kept", **settings})
         checkpoints.begin()
         digest = config_digest(RunConfig(scenario="smoke"))
-        checkpoints.save(Checkpoint(digest, [], {}, 0.0, (0, b""), {}))
+        checkpoints.save(Checkpoint(digest, [], {}, 0.0, (0, b"")))
         checkpoints.close()
         return folder
 
@@ -104,18 +104,18 @@ def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch,
     fake = types.ModuleType("simulations.runner")
     calls = []
 
-    def simulate(config, out=None, debug=False, ledgers=None, *, resume=None):
-        calls.append((config, out, ledgers, resume))
+    def resume(path, debug):
+        calls.append((path, debug))
         return tmp_path
 
-    fake.simulate = simulate
+    fake.resume = resume
     monkeypatch.setitem(sys.modules, "simulations.runner", fake)
     monkeypatch.setattr(simulations, "runner", fake, raising=False)
     monkeypatch.setattr("lepton_flwr.runs.progress.print_summary", lambda folder: None)
     assert lepton("simulate", "--resume", tmp_path)[0] == 0
-    assert calls == [(None, None, None, tmp_path)]
+    assert calls == [(tmp_path, False)]
     for more in (["smoke"], ["--rounds", 3], ["--no-dp"], ["--seed", 1], ["--ledger", "x"],
-                 ["--set", "rounds=3"], ["--epsilon", 1]):  # fmt: skip
+                 ["--set", "rounds=3"], ["--epsilon", 1], ["--csv", "x"]):  # fmt: skip
         code, _, err = lepton("simulate", "--resume", tmp_path, *more)
         assert code == 2
         assert "give no others" in err

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_flwr.data.partition import dirichlet, hold_out, iid, natural, shards
+from lepton_flwr.data.partition import dirichlet, hold_out, iid, natural, quantity, shards
 from lepton_flwr.errors import ConfigError, DataError
 
 seeds = st.integers(0, 2**31 - 1)
@@ -15,6 +15,7 @@ labels_of = st.integers(60, 400).flatmap(
 DIVISIONS = {
     "iid": lambda y, clients, rng: iid(len(y), clients, rng),
     "shards": shards,
+    "quantity": lambda y, clients, rng: quantity(len(y), clients, rng, alpha=0.5, min_rows=2),
     "dirichlet": lambda y, clients, rng: dirichlet(y, clients, rng, alpha=5.0, min_rows=2),
 }
 
@@ -73,6 +74,32 @@ def test_dirichlet_gives_every_client_the_fewest_rows_asked_for(seed):
 def test_dirichlet_that_cannot_reach_min_rows_says_what_to_change():
     with pytest.raises(ConfigError, match=r"data\.alpha=0\.001.*raise data\.alpha"):
         dirichlet(np.zeros(1000, int), 10, np.random.default_rng(1), alpha=0.001, min_rows=50)
+
+
+def test_quantity_is_skewed_for_small_alpha_and_even_for_large_and_classes_are_not():
+    y = np.arange(20_000) % 2
+
+    def parts(alpha: float) -> list[np.ndarray]:
+        return quantity(len(y), 10, np.random.default_rng(7), alpha=alpha, min_rows=50)
+
+    def spread(alpha: float) -> float:
+        return float(np.std([len(part) for part in parts(alpha)]) / 2000)
+
+    assert spread(0.3) > 0.7
+    assert spread(1000.0) < 0.1
+    assert all(abs(y[part].mean() - 0.5) < 0.2 for part in parts(0.3))
+
+
+@given(seed=seeds, alpha=st.sampled_from([1e-4, 0.1, 1.0, 100.0]))
+def test_quantity_gives_every_client_the_fewest_rows_asked_for(seed, alpha):
+    parts = quantity(500, 5, np.random.default_rng(seed), alpha=alpha, min_rows=30)
+    assert min(len(part) for part in parts) >= 30
+    assert disjoint_and_complete(parts, 500)
+
+
+def test_quantity_that_cannot_give_the_fewest_rows_is_refused():
+    with pytest.raises(DataError, match="expected at least 50 rows for each"):
+        quantity(400, 10, np.random.default_rng(1), alpha=1.0, min_rows=50)
 
 
 def test_shards_give_most_clients_at_most_three_classes():

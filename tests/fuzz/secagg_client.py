@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from choices import Choices, ExhaustedError, require
 
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
@@ -34,26 +35,6 @@ CLIENTS, THRESHOLD = 5, 4
 CONTENT = bytes(range(32))
 LAST_NUMBER = 6
 FLOORS = ClientFloors(min_survivors=3, max_dimension=10, max_number=1000)
-
-
-class ExhaustedError(Exception):
-    """The input is used up."""
-
-
-class Bytes:
-    """Takes choices out of the fuzzer's input."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._data):
-            raise ExhaustedError
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def below(self, number: int) -> int:
-        return int.from_bytes(self.take(2), "big") % number
 
 
 class Rehearsal:
@@ -104,7 +85,7 @@ class Rehearsal:
 rehearsal = functools.cache(Rehearsal)
 
 
-def scalar(source: Bytes) -> object:
+def scalar(source: Choices) -> object:
     kind = source.below(7)
     if kind == 0:
         return int.from_bytes(source.take(1 + source.below(9)), "big", signed=True)
@@ -119,18 +100,18 @@ def scalar(source: Bytes) -> object:
     return [None, True][source.below(2)] if kind == 5 else ""
 
 
-def flipped(source: Bytes, value: bytes) -> bytes:
+def flipped(source: Choices, value: bytes) -> bytes:
     changed = bytearray(value)
     if changed:
         changed[source.below(len(changed))] ^= 1 << source.below(8)
     return bytes(changed)
 
 
-def resized(source: Bytes, value: bytes) -> bytes:
+def resized(source: Choices, value: bytes) -> bytes:
     return value[: source.below(len(value) + 1)] if source.below(2) else value + source.take(1)
 
 
-def mutate(source: Bytes, fields: dict[str, object]) -> None:
+def mutate(source: Choices, fields: dict[str, object]) -> None:
     name = sorted(fields)[source.below(len(fields))]
     value, action = fields[name], source.below(8)
     if action == 0:
@@ -164,7 +145,7 @@ def mutate(source: Bytes, fields: dict[str, object]) -> None:
 
 def run(data: bytes) -> str:
     """One input; returns what the client did: the error's name, or "answered"."""
-    source, scene = Bytes(data), rehearsal()
+    source, scene = Choices(data), rehearsal()
     try:
         exchange = source.below(5)
         fields: dict[str, object] = dict(scene.honest[exchange])
@@ -188,11 +169,6 @@ def run(data: bytes) -> str:
             require(not any(left[name] for name in secrets), "secrets after an error")
         return type(error).__name__
     return "answered"
-
-
-def require(condition: bool, what: str) -> None:
-    if not condition:
-        raise RuntimeError(what)
 
 
 def keys_step(scene: Rehearsal, _client: object, fields: Fields) -> None:

@@ -189,10 +189,10 @@ def test_the_tolerable_truncation_costs_at_most_the_slack():
 
 def test_calibration_makes_room_for_the_truncation():
     chance = 1e-4
-    noise = calibrate(1.0, 1e-5, 0.02, 50, truncation_probability=chance)
-    mechanism = SampledGaussian(noise, 0.02, 1, truncation_probability=chance)
-    assert epsilon_of(mechanism, 1e-5, 50) <= 1.0
-    assert noise > calibrate(1.0, 1e-5, 0.02, 50)
+    noise = calibrate(0.5, 1e-5, 0.1, 50, truncation_probability=chance)
+    mechanism = SampledGaussian(noise, 0.1, 1, truncation_probability=chance)
+    assert epsilon_of(mechanism, 1e-5, 50) <= 0.5
+    assert noise > calibrate(0.5, 1e-5, 0.1, 50)
 
 
 def test_the_sentence_names_truncation_relation_and_sensitivity():

@@ -37,7 +37,6 @@ def make(runs, **changes):
         "optimizer": {"m_t/0": np.ones((2, 3)), "v_t/0": np.full((2, 3), 1e-300)},
         "l2_norm_clip": 0.1 + 0.2,
         "ledger": (3, b"h" * 32),
-        "epsilon_before": {"record": 0.1},
         "records": [runs.record(1, failures={"left": 2}, auc=None), runs.record(2)],
         "roc": [(0.0, 0.25), (1.0, 1.0)],
         "seconds": 12.5,
@@ -160,7 +159,7 @@ def test_a_damaged_session_number_is_told_for_none_may_repeat(run, content):
 def test_another_runs_checkpoint_is_refused(run, runs, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    checkpoints = Checkpoints.new(other, "smoke", {})
+    checkpoints = Checkpoints.new(other, "other", {})
     checkpoints.begin()
     checkpoints.save(make(runs))
     checkpoints.close()

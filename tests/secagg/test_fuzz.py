@@ -1,23 +1,9 @@
 """The fuzz target on inputs of hypothesis, the same ones every time."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+import secagg_client as target
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-FILE = Path(__file__).parents[1] / "fuzz" / "secagg_client.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("secagg_client", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-target = load()
 
 
 def number(value):

@@ -184,27 +184,29 @@ def test_nothing_of_one_client_is_in_the_messages_or_the_folder(federation):
     assert not any(f": {count}," in text or f",{count}," in text for count in data)
 
 
-@pytest.mark.parametrize(
-    ("policy", "reason"),
-    [
-        ("min_survivors = 5\n", "FloorError"),
-        ("min_survivors = 2\nmin_record_noise_multiplier = 50.0\n", "PolicyError"),
-        ("min_survivors = 2\nactions = ['train']\n", "PolicyError"),
-        ("nonsense", "PolicyError"),
-    ],
-)
-def test_a_devices_policy_holds_against_the_server(federation, monkeypatch, policy, reason):
+POLICIES = [  # of devices 1 to 4, and what they answer
+    ("min_survivors = 8\n", "FloorError: min_survivors"),
+    ("min_survivors = 2\nmin_record_noise_multiplier = 50.0\n", "PolicyError: noise"),
+    ("min_survivors = 2\nactions = ['train']\n", "PolicyError: action 'evaluate'"),
+    ("nonsense", "PolicyError: policy.toml"),
+]
+
+
+def test_a_devices_policy_holds_against_the_server(federation, monkeypatch):
     import lepton_flwr.device as module
 
     provision = module.provision
 
     def strict(*args, **kwargs):
         folders = provision(*args, **kwargs)
-        (folders[2] / "policy.toml").write_text(policy)
+        for device, (policy, _) in enumerate(POLICIES, start=1):
+            (folders[device] / "policy.toml").write_text(policy)
         return folders
 
     monkeypatch.setattr("strategies.server_app.provision", strict)
-    direct, _, _ = federation(rounds=1)
+    direct, _, _ = federation(rounds=1, clients=8)
     errors = [reply for reply in direct.replies if reply.has_error()]
-    assert {reply.metadata.src_node_id for reply in errors} == {2}
-    assert any(reason in reply.error.reason for reply in errors)
+    assert {reply.metadata.src_node_id for reply in errors} == {1, 2, 3, 4}
+    for device, (_, reason) in enumerate(POLICIES, start=1):
+        given = [e.error.reason for e in errors if e.metadata.src_node_id == device]
+        assert all(text.startswith(reason) for text in given)

@@ -105,7 +105,7 @@ class Run:
         if resume and (self.folder / "checkpoint").exists():
             checkpoints = Checkpoints.reopen(self.folder)
         else:
-            checkpoints = Checkpoints.new(self.folder, "smoke", {})
+            checkpoints = Checkpoints.new(self.folder, f"smoke {self.folder.name}", {})
         config = checkpoints.config if checkpoints.latest else self.config
         kept = RunFolder(config, save_model=save, folder=self.folder, resumed=checkpoints.latest)
         answer, sessions, numbers = type(self.grid).answer, [], self.numbers
@@ -123,7 +123,9 @@ class Run:
         self.grid.answer = maybe
         observer = Observers([kept, Journal(self.folder)])
         spec = ModelSpec("mlp", (2,), 2, ())
-        federation = Federation(config, spec, self.members, "title", self.ledgers, checkpoints)
+        federation = Federation(
+            config, spec, self.members, "title", self.ledgers, checkpoints=checkpoints
+        )
         with contextlib.suppress(KilledError):
             federate(self.grid, federation, observer)
         return self

@@ -34,13 +34,13 @@ class Oracle:
             )
         return np.stack(found)
 
-    def clipped(self, model, x, y, clip=1.0, sample_weight=None):
-        rows = self.gradients(model, x, y, sample_weight)
+    @staticmethod
+    def clipped(rows, clip):
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return rows * np.minimum(1.0, clip / np.maximum(norms, 1e-300))
 
-    def clipped_sum(self, *args, **kwargs):
-        return self.clipped(*args, **kwargs).sum(axis=0)
+    def clipped_sum(self, model, x, y, clip=1.0):
+        return self.clipped(self.gradients(model, x, y), clip).sum(axis=0)
 
     @staticmethod
     def of_engine(engine):
@@ -63,12 +63,17 @@ class Oracle:
 
         return clipped_sum
 
-    def error(self, engine, x, y, clip=1.0, **kwargs):
-        """Largest difference between an engine and the loop, over the largest sum of sizes."""
-        below = clip * (1 - 2.0**-21)  # where engines aim
-        rows = self.clipped(engine.model, x, y, below, kwargs.get("sample_weight"))
-        found = self.of_engine(engine)(x, y, clip, **kwargs)
-        return np.abs(found - rows.sum(axis=0)).max() / np.abs(rows).sum(axis=0).max()
+    def errors(self, engine, x, y, *clips, sample_weight=None):
+        """For each clip, the largest difference between an engine and the loop.
+
+        It is relative to the largest sum of sizes. Gradients and graph are made once for all.
+        """
+        gradients = self.gradients(engine.model, x, y, sample_weight)
+        run = self.of_engine(engine)
+        for clip in clips:
+            rows = self.clipped(gradients, clip * (1 - 2.0**-21))  # where engines aim
+            found = run(x, y, clip, sample_weight=sample_weight)
+            yield np.abs(found - rows.sum(axis=0)).max() / np.abs(rows).sum(axis=0).max()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from lepton_flwr.errors import ConfigError, DataError, OutputError
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.training.checkpoint import MEMBER, CheckpointCallback
-from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
+from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy, StepBudget
 
 # Keras 3 converts variables with np.array in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -16,22 +16,16 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def trainer_of(epochs=3, **options):
+NOISE = 1.5  # nine steps of it are within the budget below, and twelve are not
+
+
+def trainer_of(**options):
     keras.utils.set_random_seed(4)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, "relu")])
     model.add(keras.layers.Dense(1))
     model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
-    return PrivateTrainer.from_epsilon(
-        model,
-        epsilon=4.0,
-        delta=1e-5,
-        num_records=60,
-        batch_size=20,
-        epochs=epochs,
-        l2_norm_clip=0.5,
-        static_shape=True,
-        **options,
-    )
+    privacy = RecordPrivacy(0.5, NOISE, 20 / 60, truncated_batch_size=48)
+    return PrivateTrainer(model, privacy, budget=StepBudget(4.0, 1e-5, 60), **options)
 
 
 def data():
@@ -177,9 +171,4 @@ def test_another_data_set_does_not_spend_this_ones_budget():
     x, y = data()
     with pytest.raises(ConfigError, match="calibrate anew"):
         trainer.fit(x[:50], y[:50])
-    assert trainer.privacy == RecordPrivacy(
-        0.5,
-        trainer.privacy.noise_multiplier,
-        20 / 60,
-        trainer.privacy.truncated_batch_size,
-    )
+    assert trainer.steps_taken == 0

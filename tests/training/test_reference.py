@@ -132,7 +132,10 @@ def flat(parts):
     return np.concatenate([np.asarray(p, np.float64).ravel() for p in parts])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn", pytest.param("text", marks=pytest.mark.slow)])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("cnn", "text")]
+
+
+@pytest.mark.parametrize("kind", ["mlp", *SLOW])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_clipped_sum_is_that_of_tensorflow_privacy(engine, kind, monkeypatch):
     """Relative L2 error 1e-5, with every example clipped, some of them, and none."""

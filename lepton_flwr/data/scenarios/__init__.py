@@ -12,12 +12,13 @@ from lepton_flwr.data.scenarios import (
     customers,
     health,
     image,
+    iot,
     smoke,
     transport,
 )
 from lepton_flwr.errors import ConfigError
 
-_MODULES = (transport, health, credit, ads, customers, image, smoke, csv)
+_MODULES = (transport, health, credit, ads, customers, iot, image, smoke, csv)
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {module.SCENARIO.name: module.SCENARIO for module in _MODULES}

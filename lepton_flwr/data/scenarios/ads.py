@@ -6,7 +6,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.data import rdata
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.scenario import Scenario, Tabular
 from lepton_flwr.data.schema import Category, Number, Schema
 
 _SHARES = """
@@ -33,6 +33,9 @@ SCHEMA = Schema(
         *(Number(f"A{name}", 0, 4, centred=False) for name in _POLICIES.split()),
     )
 )
+TABLE = Tabular.of(
+    SCHEMA, "Purchase", ("No", "Yes"), lambda values: rdata.classes(values, ("No", "Yes"))
+)
 
 
 def load(config: RunConfig) -> FederatedData:
@@ -40,8 +43,8 @@ def load(config: RunConfig) -> FederatedData:
     customers = rdata.read("ISLR", "Caravan")
     return assemble(
         config,
-        SCHEMA.transform(customers),
-        rdata.classes(customers["Purchase"], ("No", "Yes")),
+        TABLE.transform(customers),
+        TABLE.answers(customers["Purchase"]),
         keys=np.char.zfill(customers["MOSHOOFD"].to_numpy().astype(str), 2),
         clients=10,
         num_classes=2,
@@ -69,4 +72,5 @@ SCENARIO = Scenario(
         },
         "dp": {"record": {"l2_norm_clip": 2.0}},
     },
+    table=TABLE,
 )

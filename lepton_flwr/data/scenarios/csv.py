@@ -1,10 +1,10 @@
-"""A user's own table of numbers."""
+"""A user's own table, of numbers and categories."""
 
 import csv
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy as np
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.preprocessing.columns import CATEGORY, Column, TableSchema
+from lepton_flwr.data.preprocessing.preprocessor import FittedNumber, Preprocessor
+from lepton_flwr.data.preprocessing.questions import SALT_BYTES
 from lepton_flwr.data.scenario import Scenario
-from lepton_flwr.data.schema import Number, Schema
+from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import ConfigError, DataError
 
 MAX_CLASSES = 100
@@ -83,17 +86,20 @@ def header(path: Path) -> list[str]:
     return names
 
 
-def load(config: RunConfig) -> FederatedData:
+def load(config: RunConfig) -> FederatedData | FederatedTables:
     """The table's rows as clients: one for each value of `data.by`, else by `data.partition`.
 
-    Every column except the label and `data.by` is a feature. It is clipped to its range of
-    `data.ranges` and scaled to [-1, 1]. Without differential privacy, a column that has no range
-    takes the smallest and largest value of all rows. Label values become classes in sorted order.
+    Every column except the label, `data.by` and those that `data.kinds` ignores is a feature. If
+    all have a range in `data.ranges`, each is clipped to it and scaled to [-1, 1], which needs no
+    statistic. Otherwise they are tables, to be preprocessed by federated statistics; a range that
+    is given is public and not asked for. Label values become classes in sorted order: their list
+    is public, as are the columns' names and kinds.
 
     Raises:
-        ConfigError: a setting names no column, or a column lacks a public range that
-            differential privacy needs.
-        DataError: text, a missing or infinite value, a label that is no class.
+        ConfigError: a setting names no column, or a column lacks a public range that client-level
+            privacy needs.
+        DataError: an infinite value, a label that is no class; with ranges for all columns also
+            text or a missing value.
     """
     data = config.data
     if not data.path:
@@ -104,28 +110,58 @@ def load(config: RunConfig) -> FederatedData:
     by = _column("data.by", data.by, names) if data.by else ""
     if by == label:
         raise ConfigError(f"data.by={by!r}: is the label too; expected two different columns")
-    features = [name for name in names if name not in (label, by)]
+    for name in data.kinds:
+        _column("data.kinds", name, [name for name in names if name not in (label, by)])
+    ignored = {name for name, kind in data.kinds.items() if kind == "ignore"}
+    features = [name for name in names if name not in (label, by, *ignored)]
     if not features:
         raise DataError(f"{path}: no feature column beside {label!r}")
     for name in data.ranges:
         _column("data.ranges", name, features)
-    if config.dp.record.enabled or config.dp.client.enabled:
+    if config.dp.client.enabled:
         _require_ranges(features, config)
 
     table = read(path, {label, by})
-    schema = Schema([_number(name, table[name], data.ranges.get(name)) for name in features])
-    classes, num_classes = _classes(label, table[label])
+    classes, texts = _classes(label, table[label])
+    keys = _keys(by, table[by]) if by else None
     if by:
         config = dataclasses.replace(config, data=dataclasses.replace(data, partition="natural"))
-    return assemble(
+    if set(features) == set(data.ranges):
+        public = _public([_number(name, table[name], data.ranges[name]) for name in features])
+        made = assemble(
+            config,
+            public.transform(table),
+            classes,
+            keys=keys,
+            clients=5,
+            num_classes=len(texts),
+            feature_names=public.feature_names,
+        )
+        return dataclasses.replace(made, preprocessor=public, label=label, classes=texts)
+    schema = _schema(table[features], config)
+    tables = assemble_tables(
         config,
-        schema.transform(table),
+        schema.read(table),
         classes,
-        keys=_keys(by, table[by]) if by else None,
+        schema=schema,
+        keys=keys,
         clients=5,
-        num_classes=num_classes,
-        feature_names=schema.feature_names,
+        num_classes=len(texts),
     )
+    return dataclasses.replace(tables, label=label, classes=texts)
+
+
+def _schema(table: Any, config: RunConfig) -> TableSchema:
+    """Names and kinds: those of the settings, and those of the file for the rest."""
+    kinds, ranges = config.data.kinds, config.data.ranges
+    columns = []
+    for column in TableSchema.infer(table).columns:
+        kind = kinds.get(column.name, column.kind)
+        if column.name in ranges and kind == CATEGORY:
+            raise DataError(f"column {column.name!r} holds text: expected numbers in its range")
+        low, high = ranges.get(column.name, (None, None))
+        columns.append(Column(column.name, kind, low, high))
+    return TableSchema(tuple(columns))
 
 
 def _column(setting: str, name: str, known: list[str]) -> str:
@@ -141,33 +177,38 @@ def _require_ranges(features: list[str], config: RunConfig) -> None:
     if bare:
         others = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
         raise ConfigError(
-            f"column {bare[0]!r}{others} has no public range, which differential privacy needs: "
+            f"column {bare[0]!r}{others} has no public range, which client-level privacy needs: "
             f'add under [data.ranges] the line "{bare[0]}" = [LOW, HIGH], '
             "from what is known without looking at the data"
         )
 
 
-def _number(name: str, values: Any, bounds: Any) -> Number:
+def _public(columns: Sequence[FittedNumber]) -> Preprocessor:
+    """Scaling by public ranges, which knows nothing of the records."""
+    return Preprocessor(tuple(columns), salt=bytes(SALT_BYTES))
+
+
+def _number(name: str, values: Any, bounds: Any) -> FittedNumber:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not (is_numeric_dtype(values) or is_bool_dtype(values)):
         raise DataError(
-            f"column {name!r} holds text: expected numbers; encode or remove it, or name it as "
-            "data.by if its values are the clients"
+            f"column {name!r} holds text: expected numbers in its range; give it none, or name it "
+            "as data.by if its values are the clients"
         )
     numbers = values.to_numpy(dtype=np.float64)
     if np.isnan(numbers).any():
-        raise DataError(f"column {name!r} has missing values: fill them or remove those rows")
+        raise DataError(
+            f"column {name!r} has missing values: give it no range, and statistics fill them"
+        )
     if np.isinf(numbers).any():
         raise DataError(f"column {name!r} has infinite values: expected finite numbers")
-    if bounds is not None:
-        low, high = bounds
-    else:
-        low, high = float(numbers.min()), float(numbers.max())
-    return Number(name, low, high if high > low else low + 1)
+    low, high = map(float, bounds)
+    middle = (low + high) / 2
+    return FittedNumber(name, middle, (high - low) / 2, middle, low, high)
 
 
-def _classes(label: str, values: Any) -> tuple[np.ndarray, int]:
+def _classes(label: str, values: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     if values.isna().any() or (values.astype(str).str.strip() == "").any():
         raise DataError(f"label column {label!r} has missing values: remove those rows")
     names, classes = np.unique(values.to_numpy(), return_inverse=True)
@@ -176,7 +217,16 @@ def _classes(label: str, values: Any) -> tuple[np.ndarray, int]:
             f"label column {label!r} has {len(names)} different values: expected 2 to "
             f"{MAX_CLASSES} classes; data.label names the label column"
         )
-    return classes.astype(np.int32), len(names)
+    texts = tuple(map(class_text, names.tolist()))
+    if len(set(texts)) != len(texts):
+        raise DataError(f"label column {label!r}: two values that read alike; make them differ")
+    return classes.astype(np.int32), texts
+
+
+def class_text(value: Any) -> str:
+    """How a label's value is written: 1 and 1.0 alike."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value).strip()
 
 
 def _keys(by: str, values: Any) -> np.ndarray:
@@ -190,8 +240,9 @@ SCENARIO = Scenario(
     name="csv",
     title="A CSV file",
     description=(
-        "A CSV file of numbers (data.path) with one label column (data.label, else the last). "
-        "A client is one value of the column data.by, or else a random part of the rows."
+        "A CSV file (--csv, or data.path) with one label column (--label, else the last); columns "
+        "of numbers and of categories, also with missing values. "
+        "A client is one value of the column of --by, or else a random part of the rows."
     ),
     model="mlp",
     load=load,

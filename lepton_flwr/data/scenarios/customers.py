@@ -4,7 +4,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.data import rdata
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.scenario import Scenario, Tabular
 from lepton_flwr.data.schema import Number, Schema
 
 SEGMENTS = ("corporate", "direct", "groups", "offline_travel_agent", "online_travel_agent")
@@ -32,6 +32,9 @@ SCHEMA = Schema(
         Number("historical_adr", 0, 200),
     )
 )
+TABLE = Tabular.of(
+    SCHEMA, "market_segment", SEGMENTS, lambda values: rdata.classes(values, SEGMENTS)
+)
 
 
 def load(config: RunConfig) -> FederatedData:
@@ -39,8 +42,8 @@ def load(config: RunConfig) -> FederatedData:
     bookings = rdata.read("modeldata", "hotel_rates")
     return assemble(
         config,
-        SCHEMA.transform(bookings),
-        rdata.classes(bookings["market_segment"], SEGMENTS),
+        TABLE.transform(bookings),
+        TABLE.answers(bookings["market_segment"]),
         keys=bookings["country"].fillna("").to_numpy(),
         clients=16,
         num_classes=len(SEGMENTS),
@@ -66,4 +69,5 @@ SCENARIO = Scenario(
             "sampling_probability": 0.2,
         },
     },
+    table=TABLE,
 )

@@ -1,12 +1,10 @@
 """Mortality from a blood test; the years of enrolment are clients."""
 
-import numpy as np
-
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data import rdata
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.scenario import Scenario, Tabular
 from lepton_flwr.data.schema import Category, Number, Schema
 
 # Public bounds: people of 50 years or more, years of the study, several times the normal
@@ -23,6 +21,7 @@ SCHEMA = Schema(
         Number("mgus", 0, 1, centred=False),
     )
 )
+TABLE = Tabular.of(SCHEMA, "death", ("0", "1"), lambda values: rdata.classes(values, (0, 1)))
 
 
 def load(config: RunConfig) -> FederatedData:
@@ -30,8 +29,8 @@ def load(config: RunConfig) -> FederatedData:
     subjects = rdata.read("survival", "flchain")
     return assemble(
         config,
-        SCHEMA.transform(subjects),
-        subjects["death"].to_numpy().astype(np.int32),
+        TABLE.transform(subjects),
+        TABLE.answers(subjects["death"]),
         keys=subjects["sample.yr"].astype(str).to_numpy(),
         clients=9,
         num_classes=2,
@@ -57,4 +56,5 @@ SCENARIO = Scenario(
             "sampling_probability": 0.2,
         },
     },
+    table=TABLE,
 )

@@ -1,11 +1,10 @@
 """Breast cancer from cell nuclei: the quick one."""
 
-import numpy as np
-
 from lepton_flwr.config import RunConfig
+from lepton_flwr.data import rdata
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.scenario import Scenario
+from lepton_flwr.data.scenario import Scenario, Tabular
 from lepton_flwr.data.schema import Number, Schema
 from lepton_flwr.errors import DataError
 
@@ -30,6 +29,8 @@ SCHEMA = Schema(
         for name, (low, high) in ((name, three[i]) for name, three in _BOUNDS.items())
     )
 )
+# In scikit-learn's own table, 0 is malignant.
+TABLE = Tabular.of(SCHEMA, "target", ("1", "0"), lambda values: rdata.classes(values, (1, 0)))
 
 
 def load(config: RunConfig) -> FederatedData:
@@ -43,8 +44,8 @@ def load(config: RunConfig) -> FederatedData:
     samples = load_breast_cancer(as_frame=True)
     return assemble(
         config,
-        SCHEMA.transform(samples.data),
-        (samples.target == 0).to_numpy().astype(np.int32),
+        TABLE.transform(samples.data),
+        TABLE.answers(samples.target),
         keys=None,
         clients=5,
         num_classes=2,
@@ -71,4 +72,5 @@ SCENARIO = Scenario(
             "sampling_probability": 0.1,
         },
     },
+    table=TABLE,
 )

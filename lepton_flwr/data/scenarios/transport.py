@@ -8,8 +8,9 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.data import rdata
 from lepton_flwr.data.assemble import assemble
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.scenario import Scenario
-from lepton_flwr.data.schema import Category, Cycle, Number, Schema
+from lepton_flwr.data.scenario import Scenario, Tabular
+from lepton_flwr.data.schema import Category, Cycle, Number, Schema, numbers
+from lepton_flwr.errors import DataError
 
 LATE_MINUTES = 15
 _CARRIERS = "9E AA AS B6 DL EV F9 FL HA MQ OO UA US VX WN YV"
@@ -45,6 +46,9 @@ SCHEMA = Schema(
     )
 )
 
+_CALENDAR = {
+    "year": (1900, 2200), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59),
+}  # fmt: skip
 _HOUR = ["origin", "year", "month", "day", "hour"]
 _FLIGHT = [*_HOUR, "minute", "carrier", "dest", "distance", "arr_delay"]
 _WEATHER = [
@@ -61,7 +65,9 @@ def columns(flights: Any) -> dict[str, Any]:
     later than the scheduled departure.
     """
     table = {name: flights[name] for name in flights if name != "arr_delay"}
-    year, month, day = (flights[part].to_numpy() for part in ("year", "month", "day"))
+    year, month, day, hour, minute = (
+        _whole(part, flights[part], *bounds) for part, bounds in _CALENDAR.items()
+    )
     january = (year - 1970).astype("datetime64[Y]")
     first = (january.astype(np.int64) * 12 + month - 1).astype("datetime64[M]")
     date = first.astype("datetime64[D]") + (day - 1)
@@ -69,9 +75,38 @@ def columns(flights: Any) -> dict[str, Any]:
     day_of_year = (date - january.astype("datetime64[D]")).astype(np.int64)
     table["day_of_year"] = day_of_year + 1
     table["week"] = day_of_year // 7
-    table["departure_minute"] = flights["hour"] * 60 + flights["minute"]
-    table["precip_hundredths"] = flights["precip"] * 100
+    table["departure_minute"] = hour * 60 + minute
+    table["precip_hundredths"] = numbers("precip", flights["precip"]) * 100
     return table
+
+
+def _whole(column: str, values: Any, low: int, high: int) -> np.ndarray:
+    """A calendar's numbers, int64."""
+    found = numbers(column, values)
+    if not ((found >= low) & (found <= high) & (found == np.rint(found))).all():
+        raise DataError(f"column {column}: expected whole numbers from {low} to {high} in all rows")
+    return found.astype(np.int64)
+
+
+def late(arrival_delay: Any) -> np.ndarray:
+    """Class 1 where a flight arrives over 15 minutes late: int32 (n,).
+
+    Raises:
+        DataError: a delay is missing or no number.
+    """
+    minutes = numbers("arr_delay", arrival_delay)
+    if np.isnan(minutes).any():
+        raise DataError(f"column arr_delay: {int(np.isnan(minutes).sum())} delays are missing")
+    return (minutes > LATE_MINUTES).astype(np.int32)
+
+
+TABLE = Tabular(
+    (*_FLIGHT[:-1], *_WEATHER[len(_HOUR) :]),
+    lambda flights, unseen: SCHEMA.transform(columns(flights), unseen=unseen),
+    "arr_delay",
+    ("on time", "late"),
+    late,
+)
 
 
 def read() -> Any:
@@ -87,8 +122,8 @@ def load(config: RunConfig) -> FederatedData:
     flights = read()
     return assemble(
         config,
-        SCHEMA.transform(columns(flights)),
-        (flights["arr_delay"] > LATE_MINUTES).to_numpy().astype(np.int32),
+        TABLE.transform(flights),
+        TABLE.answers(flights["arr_delay"]),
         keys=(flights["carrier"] + "-" + flights["origin"]).to_numpy(),
         clients=29,
         num_classes=2,
@@ -111,4 +146,5 @@ SCENARIO = Scenario(
         "train": {"optimizer": "adam", "learning_rate": 0.01, "sampling_probability": 0.05},
         "dp": {"record": {"l2_norm_clip": 4.0}},
     },
+    table=TABLE,
 )

@@ -5,7 +5,9 @@ import pytest
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import FederatedData
+from lepton_flwr.data.preprocessing import fit_tables
 from lepton_flwr.data.scenarios import get
+from lepton_flwr.data.tables import FederatedTables
 from lepton_flwr.errors import ConfigError, DataError, LeptonError
 
 CELL = "cell-value"
@@ -25,7 +27,9 @@ def write(path: Path, body: list[list[object]], header: str = "age,dose,site,ill
     return path
 
 
-def load(path: Path | str, *, dp: bool = True, clients: int | None = None, **data) -> FederatedData:
+def load(
+    path: Path | str, *, dp: bool = True, clients: int | None = None, **data
+) -> FederatedData | FederatedTables:
     table = {"data": {"path": str(path), "by": "site", "ranges": RANGES, "min_rows": 2, **data}}
     extra = {"dp": {"record": {"enabled": dp}}} | ({} if clients is None else {"clients": clients})
     return get("csv").load(RunConfig.build(get("csv").defaults, table, extra))
@@ -78,26 +82,83 @@ def test_the_label_may_be_any_column(tmp_path):
     assert load(path, label="ill").feature_names == ("age", "dose")
 
 
-def test_privacy_needs_a_public_range_of_every_feature(file):
-    with pytest.raises(ConfigError, match=r'column .dose. has no public range.*"dose" = \[LOW'):
-        load(file, ranges={"age": [0, 100]})
+def test_client_level_privacy_needs_a_public_range_of_every_feature(file):
     client_level = {"dp": {"record": {"enabled": False}, "client": {"enabled": True}}}
     table = {"data": {"path": str(file), "by": "site", "min_rows": 2}}
     with pytest.raises(ConfigError, match=r"column .age. \(and 1 more\)"):
         get("csv").load(RunConfig.build(get("csv").defaults, table, client_level))
 
 
-def test_without_privacy_missing_ranges_are_taken_from_the_rows(file):
-    data = load(file, dp=False, ranges={"age": [0, 100]})
-    x = np.concatenate([p for c in data.clients for p in (c.x_train, c.x_test)])
-    assert x[:, 1].min() == -1
-    assert x[:, 1].max() == 1
-    assert x[:, 0].min() > -0.7
+def test_without_all_ranges_the_columns_are_left_to_federated_statistics(file):
+    tables = load(file, ranges={"age": [0, 100]})
+    assert isinstance(tables, FederatedTables)
+    age, dose = tables.schema.columns
+    assert (age.low, age.high, dose.low) == (0, 100, None)
+    assert tables.names == ("site0", "site1", "site2", "site3")
+    assert tables.releases == 3
+
+
+def test_text_missing_values_and_duplicates_become_features(tmp_path):
+    words = ["low", "high", ""]
+    body = [[a if i % 5 else "", words[i % 3], s, y] for i, (a, _, s, y) in enumerate(rows())]
+    path = write(tmp_path / "t.csv", [*body, *body])
+    tables = load(path, ranges={}, impute="median")
+    assert sum(len(c.y_train) + len(c.y_test) for c in tables.clients) == len(
+        {tuple(row) for row in body}
+    )
+    preprocessor = fit_tables(tables.tables, tables.schema, options=tables.options)
+    data = tables.features(preprocessor)
+    assert data.feature_names == (
+        "age", "age missing", "dose=high", "dose=low", "dose missing",
+    )  # fmt: skip
+    assert data.preprocessor is preprocessor
+    assert all(np.isfinite(c.x_train).all() for c in data.clients)
+    kept = load(path, ranges={}, drop_duplicates=False)
+    assert sum(len(c.y_train) + len(c.y_test) for c in kept.clients) == 2 * len(body)
+
+
+def test_statistics_are_of_training_rows_alone(file):
+    tables = load(file, ranges={})
+    preprocessor = fit_tables(tables.tables, tables.schema, options=tables.options)
+    ages = np.concatenate([c.train["age"] for c in tables.clients])
+    assert preprocessor.columns[0].mean == pytest.approx(ages.mean())
+    assert len(ages) == sum(len(c.y_train) for c in tables.clients)
+
+
+def test_the_digest_of_records_depends_on_them_and_not_on_the_seed_or_the_split(file, tmp_path):
+    def digests(path, **data):
+        return [c.records for c in load(path, ranges={}, **data).clients]
+
+    assert digests(file) == digests(file, test_fraction=0.4) == digests(file, impute="median")
+    changed = write(tmp_path / "u.csv", [["21", *row[1:]] if i == 0 else row
+                                         for i, row in enumerate(rows())])  # fmt: skip
+    old, new = digests(file), digests(changed)
+    assert old[0] != new[0]
+    assert old[1:] == new[1:]
+    assert len(set(old)) == 4
+
+
+def test_kinds_can_be_stated_and_columns_left_out(file):
+    tables = load(file, ranges={}, kinds={"age": "category", "dose": "ignore"})
+    assert [(c.name, c.kind) for c in tables.schema.columns] == [("age", "category")]
+    with pytest.raises(ConfigError, match="did you mean 'dose'"):
+        load(file, ranges={}, kinds={"dos": "ignore"})
+    with pytest.raises(ConfigError, match=r"data\.kinds\.age"):
+        load(file, ranges={}, kinds={"age": "text"})
+
+
+def test_a_range_of_a_column_of_text_is_refused(tmp_path):
+    path = write(tmp_path / "t.csv", [["old", d, s, y] for _, d, s, y in rows()])
+    with pytest.raises(DataError, match="column 'age' holds text"):
+        load(path, ranges={"age": [0, 1]})
 
 
 def test_a_constant_column_is_harmless(tmp_path):
     path = write(tmp_path / "t.csv", [[5, d, s, y] for _, d, s, y in rows()])
-    assert load(path, dp=False, ranges={}).input_shape == (2,)
+    tables = load(path, dp=False, ranges={})
+    preprocessor = fit_tables(tables.tables, tables.schema)
+    x = tables.features(preprocessor).clients[0].x_train
+    assert (x[:, 0] == 0).all()
 
 
 BAD = {

@@ -10,7 +10,7 @@ from lepton_flwr.errors import ConfigError
 
 def test_every_scenario_is_registered_under_its_name():
     assert set(SCENARIOS) == {
-        *("transport", "health", "credit", "ads", "customers", "image", "smoke", "csv")
+        *("transport", "health", "credit", "ads", "customers", "image", "smoke", "csv", "iot")
     }
     assert all(get(name).name == name for name in SCENARIOS)
 

@@ -1,0 +1,50 @@
+"""Passphrases: from a prompt or the environment, never from an argument, which others can see."""
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from lepton_flwr.crypto.errors import PassphraseError
+from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
+
+NEW_VARIABLE = "LEPTON_NEW_PASSPHRASE"
+
+
+def ask_new(variable: str = ENVIRONMENT_VARIABLE) -> str:
+    """A new passphrase: from the environment, or asked for twice.
+
+    Raises:
+        PassphraseError: there is neither the variable nor a terminal.
+    """
+    return _ask("New passphrase", variable, twice=True)
+
+
+def ask(what: str) -> str:
+    """The passphrase of `what`: from the environment, or asked for.
+
+    Raises:
+        PassphraseError: there is neither the variable nor a terminal.
+    """
+    return _ask(f"Passphrase of {what}", ENVIRONMENT_VARIABLE, twice=False)
+
+
+def ask_for(key: Path) -> str | None:
+    """The passphrase of a key: None for one without, else from the environment or asked for.
+
+    Raises:
+        PassphraseError: there is neither the variable nor a terminal.
+        KeyFileError: the key cannot be read or is open to other users.
+    """
+    return ask(key.name) if is_protected(key) else None
+
+
+def _ask(prompt: str, variable: str, *, twice: bool) -> str:
+    if found := os.environ.get(variable):
+        return found
+    if not sys.stdin.isatty():
+        raise PassphraseError(
+            f"a passphrase is needed and there is no terminal to ask at: set {variable}"
+        )
+    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=twice, err=True))

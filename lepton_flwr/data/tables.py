@@ -1,0 +1,145 @@
+"""Tables as clients hold them before preprocessing, and the features that come out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.data.assemble import divide, hold_out
+from lepton_flwr.data.federated import ClientData, FederatedData
+from lepton_flwr.data.preprocessing.columns import Table, TableSchema, distinct_rows, take
+from lepton_flwr.data.preprocessing.fit import num_releases
+from lepton_flwr.data.preprocessing.preprocessor import Preprocessor
+from lepton_flwr.data.preprocessing.searches import Options
+from lepton_flwr.errors import DataError
+
+RECORDS_LABEL = "lepton/data/records/v1"
+
+
+@dataclass(frozen=True)
+class ClientTables:
+    """One client's records.
+
+    Attributes:
+        train: features to train on and to compute statistics of, as `TableSchema.read` gives them.
+        y_train: their classes, int32.
+        test: features of the held-out records; no statistic reads them.
+        y_test: their classes, int32.
+        records: SHA-256 of all of them: names the data in a ledger.
+    """
+
+    train: Table
+    y_train: np.ndarray
+    test: Table
+    y_test: np.ndarray
+    records: bytes
+
+
+@dataclass(frozen=True)
+class FederatedTables:
+    """The records of every client of a simulation, still to be preprocessed.
+
+    Attributes:
+        clients: one entry for each.
+        names: their names, in the same order.
+        num_classes: number of classes, the same for all; public.
+        schema: names and kinds of the columns; public.
+        options: of the preprocessing.
+        label: the column that held the classes.
+        classes: their names, in the order of their numbers; public.
+    """
+
+    clients: tuple[ClientTables, ...]
+    names: tuple[str, ...]
+    num_classes: int
+    schema: TableSchema
+    options: Options
+    label: str = ""
+    classes: tuple[str, ...] = ()
+
+    @property
+    def releases(self) -> int:
+        """How many private releases the statistics need at most."""
+        return num_releases(self.schema, self.options)
+
+    @property
+    def tables(self) -> list[Table]:
+        """What statistics are computed of."""
+        return [client.train for client in self.clients]
+
+    def features(self, preprocessor: Preprocessor) -> FederatedData:
+        """All clients' features, each computed of its own records by the shared preprocessor."""
+        clients = tuple(
+            ClientData(
+                preprocessor.transform(client.train),
+                client.y_train,
+                preprocessor.transform(client.test),
+                client.y_test,
+                records=client.records,
+            )
+            for client in self.clients
+        )
+        return FederatedData(
+            clients,
+            self.names,
+            self.num_classes,
+            preprocessor.feature_names,
+            preprocessor,
+            self.label,
+            self.classes,
+        )
+
+
+def assemble_tables(
+    config: RunConfig,
+    table: Table,
+    y: np.ndarray,
+    *,
+    schema: TableSchema,
+    keys: Sequence[str] | np.ndarray | None,
+    clients: int,
+    num_classes: int,
+) -> FederatedTables:
+    """Divide records among clients, drop each client's duplicates and hold out its test records.
+
+    As `assemble`, which says more. A record is a duplicate of another of the same client with the
+    same features and class; no client learns of another's.
+
+    Raises:
+        ConfigError: the partition cannot be made; the message says which setting to change.
+        DataError: too few records, or fewer than two classes.
+    """
+    if num_classes < 2:
+        raise DataError(f"the label has {num_classes} class: expected at least 2")
+    parts = divide(config, y, keys, clients)
+    held = []
+    for i, rows in enumerate(parts.values()):
+        kept = rows
+        if config.data.drop_duplicates:
+            kept = rows[distinct_rows(take(table, rows), y[rows])]
+        train, test = hold_out(config, i, kept)
+        held.append(
+            ClientTables(
+                take(table, train),
+                y[train],
+                take(table, test),
+                y[test],
+                records_digest(take(table, rows), y[rows]),
+            )
+        )
+    options = Options(impute=config.data.impute)
+    return FederatedTables(tuple(held), tuple(parts), num_classes, schema, options)
+
+
+def records_digest(table: Table, y: np.ndarray) -> bytes:
+    """SHA-256 that determines every value of a table and its classes."""
+    parts = [field(len(y)), np.ascontiguousarray(y, dtype="<i4").tobytes()]
+    for name, values in table.items():
+        parts.append(field(name))
+        if values.dtype == object:
+            parts += [b"" if value is None else b"=" + value.encode() for value in values.tolist()]
+        else:
+            parts.append(np.ascontiguousarray(values, dtype="<f8").tobytes())
+    return digest(RECORDS_LABEL, *parts)

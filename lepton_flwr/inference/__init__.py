@@ -1,0 +1,1 @@
+"""Answers of many participants together, none of whom shows its own."""

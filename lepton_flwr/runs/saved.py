@@ -1,0 +1,103 @@
+"""A run's folder, read: its model, and how a table like the run's becomes rows and answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE
+from lepton_flwr.data.scenario import Tabular
+from lepton_flwr.data.scenarios import get
+from lepton_flwr.data.scenarios.csv import class_text
+from lepton_flwr.errors import ConfigError, DataError
+from lepton_flwr.runs.artifacts import GetKey, find_model, read_model, read_preprocessor
+from lepton_flwr.training.predictions import predict_logits, probabilities
+
+CONFIG = "config.toml"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What it takes to predict.
+
+    Attributes:
+        config: the run's.
+        model: the Keras model.
+        table: how tables become rows and answers.
+    """
+
+    config: RunConfig
+    model: Any
+    table: Tabular
+
+    @classmethod
+    def open(cls, path: Path, key: GetKey | None = None) -> "SavedRun":
+        """Read a run.
+
+        Args:
+            path: its folder, or the model in it.
+            key: called for the key if the model is encrypted.
+
+        Raises:
+            ConfigError: no run's folder, no key, or a scenario whose rows are no table's.
+            DataError: a file is damaged or does not fit the others.
+            EnvelopeError: the key is another's, or the envelope was altered.
+        """
+        file = find_model(path)
+        if not file.with_name(CONFIG).exists():
+            raise ConfigError(f"{file}: expected the run's {CONFIG} beside it")
+        config = RunConfig.build(read_toml(file.with_name(CONFIG)))
+        table = _table(config, file.parent, key)
+        model = read_model(file, key)
+        outputs = 1 if len(table.classes) == 2 else len(table.classes)
+        if getattr(model, "output_shape", (None, 0))[-1] != outputs:
+            raise DataError(
+                f"{file}: a model of other outputs than the {outputs} that {len(table.classes)} "
+                f"classes need: is {CONFIG} of another run?"
+            )
+        return cls(config, model, table)
+
+    def probabilities(self, table: Any, unseen: str = "error") -> np.ndarray:
+        """Probability of each class, float64 (n, classes), for a table's n rows.
+
+        Args:
+            table: a pandas DataFrame with the columns that the run was trained on, and any others.
+            unseen: "error", or "other" to take unknown categories as training took rare ones.
+
+        Raises:
+            DataError: a column is missing or cannot be used.
+        """
+        return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
+
+
+def _table(config: RunConfig, folder: Path, key: GetKey | None) -> Tabular:
+    known = get(config.scenario).table
+    if known is not None:
+        return known
+    preprocessor = read_preprocessor(folder, key)
+    if preprocessor is None or not config.model.classes:
+        raise ConfigError(
+            f"a run of scenario {config.scenario} that left no {PREPROCESSOR_FILE}: expected one "
+            "of a table"
+        )
+    label, classes = config.model.label, config.model.classes
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def answers(values: Any) -> np.ndarray:
+        found = [numbers.get(class_text(value), -1) for value in values.tolist()]
+        if wrong := found.count(-1):
+            raise DataError(
+                f"label column {label!r}: {wrong} of {len(found)} values are none of the "
+                f"{len(classes)} classes: remove those rows, or the column"
+            )
+        return np.array(found, dtype=np.int32)
+
+    return Tabular(
+        tuple(column.name for column in preprocessor.columns),
+        lambda rows, unseen: preprocessor.transform(rows, unseen=unseen),
+        label,
+        classes,
+        answers,
+    )

@@ -1,0 +1,1 @@
+"""The scenarios measured, central and federated, and the pages that say so."""
