@@ -1,4 +1,4 @@
-"""`lepton server resume`: go on with a run whose server was ended."""
+"""`lepton server resume`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,23 +12,21 @@ from lepton_flwr.commands.options import Debug
 def resume(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     *,
-    connection: Annotated[
-        str, typer.Option(help="SuperLink connection of Flower's config.toml. Default: Flower's.")
-    ] = "",
-    roster: Annotated[
+    server: Annotated[
         Path | None,
-        typer.Option(help="The authority's certificate. Default: where it was when the run began."),
+        typer.Option(help="The server's folder. Default: that in whose `runs` the run is."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Start the app again on a SuperLink, so that it goes on after the run's last round.
+    """Go on with a run that was ended, on the devices of a running server.
 
-    Its settings and its budget are the run's own. A round that was charged and not finished stays
-    charged and is over. A simulated run goes on with `lepton simulate --resume`.
+    It goes on after its last round, with its own settings and budget. A round that was charged and
+    not finished stays charged, and is over. For a simulated run: `lepton simulate --resume`.
 
-    Example: lepton server resume runs/20260101-120000-credit --connection clinics
+    Example: lepton server resume clinics/server/runs/20260101-120000-credit
     """
     with one_line_errors(debug):
-        from simulations.resume import start_again
+        from lepton_flwr.deploy.train import resume as go_on
+        from lepton_flwr.runs.progress import print_summary
 
-        start_again(run, connection, roster)
+        print_summary(go_on(server or run.resolve().parent.parent, run))

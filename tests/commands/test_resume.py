@@ -1,7 +1,6 @@
 """`lepton simulate --resume` and `lepton server resume`, up to what they start."""
 
 import sys
-import tomllib
 import types
 from pathlib import Path
 
@@ -43,49 +42,62 @@ def make(tmp_path):
 
 
 @pytest.fixture
-def flwr(monkeypatch):
-    """Notes what would be run, with the content of its run config."""
-    from simulations import resume
+def flower(monkeypatch, tmp_path):
+    """A server that is said to run, and what would be run on it."""
+    from lepton_flwr.deploy import train
+    from simulations import app_bundle
+    from simulations import flower as module
 
-    fake = types.SimpleNamespace(calls=[], code=0)
+    fake = types.SimpleNamespace(calls=[], state=train.RUNNING)
 
-    def run(command, env, check):
-        values = tomllib.loads(Path(command[-1]).read_text())
-        fake.calls.append((command, values))
-        return types.SimpleNamespace(returncode=fake.code)
+    class Flower:
+        def __init__(self, processes, home, connection):
+            self.home = home
 
-    monkeypatch.setattr(resume.subprocess, "run", run)
-    monkeypatch.setattr(resume, "assemble", lambda folder: folder / "app")
+        def run(self, app, values, console):
+            fake.calls.append((self.home, values))
+            (Path(values["resume"]) / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(module, "Flower", Flower)
+    monkeypatch.setattr(app_bundle, "assemble", lambda folder: folder / "app")
+    monkeypatch.setattr(train.ServerSettings, "read", lambda folder: None)
+    status = types.SimpleNamespace(state=fake.state)
+    monkeypatch.setattr(train.Status, "read", lambda folder: status)
+    monkeypatch.setattr("lepton_flwr.runs.progress.print_summary", lambda folder: None)
+    fake.status = status
     return fake
 
 
-def test_the_app_is_started_again_with_the_runs_folder(lepton, make, flwr):
+def test_the_app_is_started_again_with_the_runs_folder(lepton, make, flower, tmp_path):
     folder = make(roster="/authority.crt")
-    code, _, err = lepton("server", "resume", folder, "--connection", "clinics")
+    code, _, err = lepton("server", "resume", folder)
     assert (code, err) == (0, "")
-    ((command, values),) = flwr.calls
-    assert command[:2] == ["flwr", "run"]
-    assert "clinics" in command
-    assert values == {"simulated": False, "resume": str(folder.resolve())}
+    ((home, values),) = flower.calls
+    server = folder.resolve().parent.parent
+    assert home.parent == server
+    assert values == {
+        "simulated": False,
+        "resume": str(folder.resolve()),
+        "roster": str(server / "roster.pem"),
+    }
     Checkpoints.reopen(folder).close()  # free for the server
 
 
-def test_a_roster_that_has_moved_is_named_anew(lepton, make, flwr, tmp_path):
-    lepton("server", "resume", make(roster="/old"), "--roster", tmp_path / "new.crt")
-    ((command, values),) = flwr.calls
-    assert values["roster"] == str(tmp_path / "new.crt")
-    assert len(command) == 6
+def test_the_servers_folder_can_be_named(lepton, make, flower, tmp_path):
+    assert lepton("server", "resume", make(roster="/x"), "--server", tmp_path / "s")[0] == 0
+    assert flower.calls[0][0].parent == (tmp_path / "s").resolve()
 
 
-def test_a_flower_that_fails_is_one_line_and_code_5(lepton, make, flwr):
-    flwr.code = 1
+def test_a_server_that_does_not_run_is_one_line_and_code_5(lepton, make, flower):
+    flower.status.state = "stopped"
     code, _, err = lepton("server", "resume", make(roster="/x"))
     assert code == 5
-    assert err.startswith("error: flwr run ended with code 1")
+    assert "the server is stopped: expected `lepton server run`" in err
+    assert flower.calls == []
 
 
 @pytest.mark.parametrize("damage", ["simulated", "missing", "damaged", "config"])
-def test_what_cannot_go_on_is_one_line_and_starts_nothing(lepton, make, flwr, tmp_path, damage):
+def test_what_cannot_go_on_is_one_line_and_starts_nothing(lepton, make, flower, tmp_path, damage):
     folder = tmp_path
     if damage != "missing":
         folder = make(**({} if damage == "simulated" else {"roster": "/x"}))
@@ -97,7 +109,7 @@ def test_what_cannot_go_on_is_one_line_and_starts_nothing(lepton, make, flwr, tm
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
-    assert flwr.calls == []
+    assert flower.calls == []
 
 
 def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch, tmp_path):
