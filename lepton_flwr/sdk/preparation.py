@@ -20,7 +20,6 @@ from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, TRAINING, Settings
 
 MIN_ROWS = 10  # of a participant
 DEVIATIONS = 2.0
-OTHER_BITS = 6  # rare categories of a column share 64 features
 _POPULATION = "lepton/sdk/population/v1"
 
 Progress = Callable[[int, int], None]
@@ -202,9 +201,8 @@ def _tables(
         clients=clients,
         num_classes=len(labels.values),
     )
-    # Rare categories cost no budget so, and features that no record has hardly harm a model;
-    # perturbed inputs get noise on every one of them.
-    bits = OTHER_BITS if settings.mechanism == TRAINING else 0
-    options = replace(tables.options, other_bits=bits)
+    options = tables.options
+    if settings.mechanism != TRAINING:
+        options = replace(options, most_others=1)  # noise is added to every feature
     names = tuple(map(str, labels.values))
     return replace(tables, options=options, label="label", classes=names)
