@@ -12,12 +12,12 @@ import pytest
 import lepton_flwr
 from lepton_flwr.crypto.errors import EnvelopeError, TamperedChunkError, WrongKeyError
 from lepton_flwr.crypto.files import KeyFileError
-from lepton_flwr.device import ledger_files
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.provision import ledger_files
 from lepton_flwr.sdk import LabelError, OrderError
 from strategies.budgets import LEDGER_FILE
 
