@@ -1,11 +1,11 @@
 """The ten lines of `LeptonClient` on four real tables, beside central models without privacy.
 
 Each table is exported to CSV: columns of numbers, then those of texts, the label last (the script
-draws the first two columns, and matplotlib draws no texts of which some are missing). A fifth of the rows is held
-out at random and never shown to the client; its ten lines run on the file of the others, with all
-defaults. The central models see the same rows, all of them in one place: scikit-learn's logistic
-regression on standardized numbers and one feature for each category that 20 rows have, and its
-histogram gradient boosting. Every accuracy is of the held-out rows.
+draws the first two columns, and matplotlib draws no texts of which some are missing). A fifth of
+the rows is held out at random and never shown to the client; its ten lines run on the file of the
+others, with all defaults. The central models see the same rows, all of them in one place:
+scikit-learn's logistic regression on standardized numbers and one feature for each category that 20
+rows have, and its histogram gradient boosting. Every accuracy is of the held-out rows.
 
     python -m simulations.benchmarks.sdk_tables --out sdk-tables [--seeds 1 2 3] [--picture FILE]
 """
