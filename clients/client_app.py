@@ -6,6 +6,7 @@ Importing this stays light; TensorFlow is imported by the actions that train and
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,10 +15,12 @@ from flwr.clientapp import ClientApp
 
 from clients.policy_mod import policy_mod
 from clients.secagg_mod import SESSION, SecureAggregationMod
-from clients.spending import charged
+from clients.spending import charged, of_update
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.device import Device
 from lepton_flwr.errors import DataError
+from lepton_flwr.inference.ballot import BALLOTS, QUERIES, VOTE, Question
+from lepton_flwr.inference.ballot import cast as cast_ballots
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.secagg.errors import MessageError
 from lepton_flwr.secagg.floors import ClientFloors
@@ -59,7 +62,7 @@ def train(message: Message, context: Context) -> Message:
         raise MessageError("server-round: expected a whole number")
     noise = _number(config, CLIENT_NOISE)
     clip = _number(message.content.config_records.get(SESSION, {}), "l2-norm-clip")
-    with charged(device, context, task, noise, clip):
+    with charged(device, context, task, [of_update(noise, clip)]):
         from clients import keras_task
 
         data = device.data()
@@ -87,6 +90,32 @@ def evaluate(message: Message, context: Context) -> Message:
     }
     metrics[NUM_EXAMPLES] = len(data.y_test)
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+@app.evaluate(VOTE)
+def vote(message: Message, context: Context) -> Message:
+    """Train on this device's rows alone, then answer the server's queries; the mod hides both.
+
+    What record-level privacy there is comes from the training's own noise: the noise on the votes
+    is the server's, and its word is charged to the device as a whole.
+    """
+    device = Device.from_node_config(context.node_config, context.run_id)
+    task = _task(message)
+    question = Question.from_fields(message.content.config_records.get(VOTE, {}))
+    record = message.content.array_records.get(QUERIES)
+    if record is None or len(record) != 1:
+        raise MessageError(f"{QUERIES}: expected one array of rows")
+    (queries,) = record.to_numpy_ndarrays()
+    if queries.ndim < 2 or not len(queries) or queries.dtype != np.float32:
+        raise MessageError(f"{QUERIES}: {queries.dtype}{queries.shape}: expected float32 rows")
+    with charged(device, context, task, question.events(len(queries))):
+        from clients import keras_task
+
+        data = device.data()
+        weights = keras_task.train(task, _weights(message), data, 0)
+        part = cast_ballots(partial(keras_task.probabilities, task, weights), queries, question)
+    metrics = MetricRecord({BALLOTS: part.reshape(-1).tolist(), NUM_EXAMPLES: 1})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 def _number(record: Mapping[str, Any], key: str) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.errors import ConfigError
+from lepton_flwr.training import predictions
 from lepton_flwr.training.models import build, compile_model
 from lepton_flwr.training.plain import PlainTrainer
 from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
@@ -50,6 +51,16 @@ def evaluate(task: Task, weights: Sequence[np.ndarray], data: ClientData) -> Map
     """Counts of the held-out rows that add up over clients; see `training.scores`."""
     model = _load(task, weights)
     return evaluate_counts(model, data.x_test, data.y_test, task.model.num_classes)
+
+
+def probabilities(task: Task, weights: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Probability of each class, float64 (n, classes), for rows (n, ...).
+
+    Raises:
+        ConfigError: the weights do not fit the model.
+        DataError: the rows do not fit the model, or its answers are not finite.
+    """
+    return predictions.probabilities(predictions.predict_logits(_load(task, weights), x))
 
 
 def _load(task: Task, weights: Sequence[np.ndarray]) -> Any:

@@ -1,6 +1,6 @@
 """What one round of training is charged for in this device's ledger, before any data is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ LEDGER = "lepton-ledger"
 
 @contextmanager
 def charged(
-    device: Device, context: Context, task: "Task", client_noise: float, l2_norm_clip: float
+    device: Device, context: Context, task: "Task", for_client: Sequence[Event]
 ) -> Iterator[None]:
     """Reserve a round's releases before the body runs, and commit them when it ends well.
 
@@ -33,8 +33,7 @@ def charged(
         device: whose ledger and policy.
         context: Flower's, of this node and run.
         task: what is asked.
-        client_noise: noise multiplier that the server says it adds to the sum; 0 for none.
-        l2_norm_clip: to which the secure session clips this device's update; 0 for none.
+        for_client: releases of this device as a whole, as the server says that it noises them.
 
     Raises:
         PolicyError: the policy does not allow the task.
@@ -51,7 +50,7 @@ def charged(
         _check_memory(ledger, context)
         charges = [
             Charge(Unit.RECORD, ledger.dataset(device.data_digest()), _record(task)),
-            Charge(Unit.CLIENT, WHOLE, _client(client_noise, l2_norm_clip)),
+            *(Charge(Unit.CLIENT, WHOLE, event) for event in for_client),
         ]
         number = ledger.reserve(charges, policy.spending.limits, f"run {context.run_id}")
         row, row_hash = ledger.head
@@ -66,8 +65,16 @@ def _record(task: "Task") -> Event:
     return SampledGaussian(task.noise_multiplier, task.sampling_probability, task.local_steps)
 
 
-def _client(noise: float, clip: float) -> Event:
-    """One participation: sampling by the server does not hide it from the server."""
+def of_update(noise: float, clip: float) -> Event:
+    """One participation: sampling by the server does not hide it from the server.
+
+    Args:
+        noise: noise multiplier that the server says it adds to the sum; 0 for none.
+        clip: to which the secure session clips this device's update; 0 for none.
+
+    Raises:
+        PolicyError: noise on updates that nothing bounds.
+    """
     if noise == 0:
         return Unbounded()
     if clip == 0:

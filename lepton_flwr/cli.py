@@ -14,12 +14,15 @@ from lepton_flwr import __version__
 from lepton_flwr.commands import (
     budget,
     code,
+    device,
     encryption,
     federation,
     keys,
     predict,
     secagg,
+    server,
     simulate,
+    watch,
 )
 from lepton_flwr.commands.errors import say
 
@@ -31,12 +34,15 @@ app = typer.Typer(
 )
 app.command()(simulate.simulate)
 app.command()(simulate.scenarios)
+app.command()(watch.watch)
 app.command()(predict.predict)
 app.add_typer(federation.app, name="federation")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(budget.app, name="budget")
 app.add_typer(code.app, name="app")
+app.add_typer(device.app, name="device")
+app.add_typer(server.app, name="server")
 app.command()(encryption.encrypt)
 app.command()(encryption.decrypt)
 app.command()(encryption.rewrap)

@@ -3,7 +3,8 @@
 Nothing here ever comes from the server. A folder holds `identity.pem` and `identity.crt` (the
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
-`data.npz`. Anything missing, malformed or open to changes by other users is refused. Its ledger,
+`data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
+it). Anything missing, malformed or open to changes by other users is refused. Its ledger,
 `ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
 lists that it has seen.
 """
@@ -25,50 +26,29 @@ from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
+from lepton_flwr.crypto.revocation_rules import RevocationRules
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.graph import MAX_COMPLETE
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
+    from lepton_flwr.data.sealed import SealedClient
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
+SEALED_FILE = "data.npz.lepton"
+DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate")
-
-
-@dataclass(frozen=True)
-class RevocationRules:
-    """The table `[revocation]` of a policy: when a device goes on without a recent list.
-
-    Attributes:
-        required: refuse to go on without a list of every authority on the roster.
-        allow_expired: go on with a list after the time when a newer one was due.
-    """
-
-    required: bool = True
-    allow_expired: bool = False
-
-    @classmethod
-    def from_table(cls, table: object) -> Self:
-        """The rules of a table of booleans.
-
-        Raises:
-            ConfigError: it is no table, has an unknown key, or a value is no boolean.
-        """
-        names = list(cls.__dataclass_fields__)
-        if not isinstance(table, Mapping) or not set(table) <= set(names):
-            raise ConfigError(f"[revocation]: expected a table with keys out of {names}")
-        if not all(isinstance(value, bool) for value in table.values()):
-            raise ConfigError("[revocation]: expected true or false")
-        return cls(**table)
+# Beyond those, what a policy may allow by name.
+OTHER_ACTIONS = ("evaluate.vote",)
 
 
 @dataclass(frozen=True)
@@ -102,8 +82,9 @@ class Policy:
     def __post_init__(self) -> None:
         check.integer("min_survivors", self.min_survivors, at_least=2)
         check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(ACTIONS):
-            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(ACTIONS)}")
+        known = (*ACTIONS, *OTHER_ACTIONS)
+        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
+            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
         if self.secure_aggregation is not True:
             raise ConfigError(
                 f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
@@ -130,7 +111,7 @@ class Policy:
         return ClientFloors.from_table(self.secagg, self.min_survivors)
 
     @property
-    def revocation_rules(self) -> "RevocationRules":
+    def revocation_rules(self) -> RevocationRules:
         """When it goes on without a recent revocation list."""
         return RevocationRules.from_table(self.revocation)
 
@@ -268,7 +249,7 @@ class Device:
                 if len(digest) != hashlib.sha256().digest_size:
                     raise ValueError
                 return digest
-            with (self.folder / DATA_FILE).open("rb") as file:
+            with self._data_file.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
@@ -280,10 +261,21 @@ class Device:
 
         Raises:
             DataError: the file is missing or malformed.
+            EnvelopeError: encrypted data was altered, or is not for this device's key.
+            KeyFileError: the key of encrypted data is missing or open to other users.
         """
         from lepton_flwr.data.federated import ClientData
+        from lepton_flwr.data.sealed import open_rows
 
-        return ClientData.load(self.folder / DATA_FILE)
+        path = self._data_file
+        if path.name == SEALED_FILE:
+            return open_rows(path.read_bytes(), DecryptionKey.load(self.folder / DATA_KEY_FILE))
+        return ClientData.load(path)
+
+    @property
+    def _data_file(self) -> Path:
+        sealed = self.folder / SEALED_FILE
+        return sealed if os.path.lexists(sealed) else self.folder / DATA_FILE
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:
@@ -325,7 +317,7 @@ def node_folder(root: Path, number: int) -> Path:
 
 def provision(
     root: Path,
-    data: "Sequence[ClientData]",
+    data: "Sequence[ClientData | SealedClient]",
     *,
     min_survivors: int,
     spending: PrivacyPolicy | None = None,
@@ -337,7 +329,7 @@ def provision(
 
     Args:
         root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each.
+        data: one device's data each; what is encrypted stays so on disk.
         min_survivors: what every device's policy says.
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
@@ -354,8 +346,6 @@ def provision(
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
     digests: list[bytes] = []
-    # Who runs all devices runs the server as well, and need not be kept from its own sums.
-    secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
@@ -373,17 +363,15 @@ def provision(
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
             write_private(folder / LIST_FILE, revoked)
-            rows.save(folder / DATA_FILE)
+            file = _place(rows, folder)
             if rows.records:
                 write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = spending
             if ledgers is not None:
-                digests.append(
-                    rows.records or hashlib.sha256((folder / DATA_FILE).read_bytes()).digest()
-                )
+                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
                 ledger = ledger_files(ledgers.resolve(), digests)[-1]
                 own = replace(spending, ledger=str(ledger))
-            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
+            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
     except OutputError:
@@ -391,6 +379,18 @@ def provision(
     except OSError as error:
         raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
     return folders
+
+
+def _place(rows: "ClientData | SealedClient", folder: Path) -> Path:
+    """Put a device's data into its folder."""
+    from lepton_flwr.data.sealed import SealedClient
+
+    if not isinstance(rows, SealedClient):
+        rows.save(folder / DATA_FILE)
+        return folder / DATA_FILE
+    write_private(folder / SEALED_FILE, rows.content)
+    rows.key.save(folder / DATA_KEY_FILE)
+    return folder / SEALED_FILE
 
 
 def _roster(folder: Path, rules: RevocationRules) -> Roster:

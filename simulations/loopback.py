@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import re
 import socket
 import ssl
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TextIO
 
 from lepton_flwr.crypto.tls import create_node_key, create_server_credentials
 from lepton_flwr.errors import FederationError
+from simulations.flower import Flower
 from simulations.processes import Processes
 
 HOST = "127.0.0.1"
@@ -22,7 +22,6 @@ CONNECTION = "lepton-tls"
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _NODE_READY = "SuperNode ID:"
-_COMPLETED = "finished:completed"
 
 NodeConfig = Mapping[str, str | int]
 
@@ -127,45 +126,18 @@ class Federation:
         Raises:
             FederationError: the app fails or is stopped, or the SuperLink ends.
         """
-        import tomli_w
-
-        name = "run"
-        overrides = self._folder / "run-config.toml"
-        overrides.write_text(tomli_w.dumps(dict(run_config)), encoding="utf-8")
-        self._flwr(name, "run", str(app), CONNECTION, "--stream", "--run-config", str(overrides))
         lost: set[str] = set()
-        with self._processes.log(name).open(encoding="utf-8", errors="replace") as log:
-            while True:
-                ended = self._processes.ended(name)  # before reading, so that nothing is missed
-                _copy(log, console)
-                if ended:
-                    break
-                if self._processes.ended(SUPERLINK):
-                    raise self._processes.failure(SUPERLINK)
-                for node in self._nodes:
-                    if node not in lost and self._processes.ended(node):
-                        lost.add(node)
-                        print(f"lost: {self._processes.failure(node)}", file=console, flush=True)
-                time.sleep(_POLL_SECONDS)
-        self._check_completed(self._processes.finish(name))
 
-    def _check_completed(self, output: str) -> None:
-        started = re.search(r"Successfully started run (\d+)", output)
-        if started is None:
-            raise self._processes.failure("run")
-        self._flwr("status", "ls", CONNECTION, "--run-id", started[1], "--format", "json")
-        text = self._processes.finish("status")
-        try:
-            run = json.loads(text[text.index("{") :])["runs"][0]
-            status, details = run["status"], run["status-details"]
-        except (ValueError, KeyError, IndexError):
-            raise FederationError(f"cannot tell how the run ended: {text.strip()!r}") from None
-        if status != _COMPLETED:
-            reason = " ".join(str(details or "").split())
-            raise FederationError(
-                f"the run ended as {status}{f' ({reason})' if reason else ''}, expected "
-                f"{_COMPLETED}: see {self._processes.log('run')}"
-            )
+        def watch() -> None:
+            if self._processes.ended(SUPERLINK):
+                raise self._processes.failure(SUPERLINK)
+            for node in self._nodes:
+                if node not in lost and self._processes.ended(node):
+                    lost.add(node)
+                    print(f"lost: {self._processes.failure(node)}", file=console, flush=True)
+
+        flower = Flower(self._processes, self._home("flwr"), CONNECTION)
+        flower.run(app, run_config, console, watch)
 
     def _flwr(self, name: str, *arguments: str) -> None:
         home = {"FLWR_HOME": str(self._home("flwr"))}
@@ -239,9 +211,3 @@ def free_port() -> int:
 
 def _node_config(values: NodeConfig) -> str:
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-
-
-def _copy(source: TextIO, target: TextIO) -> None:
-    while text := source.read(1 << 16):
-        target.write(text)
-        target.flush()

@@ -50,20 +50,26 @@ class Processes:
             self._end()
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        append: bool = False,
     ) -> None:
         """Start a process.
 
         Args:
-            name: unique among those of this object.
+            name: unique among those of this object that run.
             command: the program (looked up in the PATH of `environment`) and its arguments.
             environment: variables that this process gets besides the common ones.
+            append: keep what its log holds.
 
         Raises:
             FederationError: it cannot be started.
         """
         try:
-            with self.log(name).open("wb") as log:
+            with self.log(name).open("ab" if append else "wb") as log:
                 self._started[name] = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -94,6 +100,20 @@ class Processes:
     def ended(self, name: str) -> bool:
         """Whether the process has ended."""
         return self._started[name].poll() is not None
+
+    def code(self, name: str) -> int | None:
+        """Exit code of the process; None while it runs."""
+        return self._started[name].poll()
+
+    def stop(self, name: str) -> None:
+        """End a process, by force after the time of grace; its children are ended with all."""
+        process = self._started[name]
+        process.terminate()
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def log(self, name: str) -> Path:
         """The file with the output of process `name`."""

@@ -10,9 +10,19 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
+from lepton_flwr._quiet import silent_stderr
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import LeptonError
+
+if TYPE_CHECKING:
+    from lepton_flwr.data.federated import FederatedData
+    from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from lepton_flwr.runs.folder import RunFolder
+    from lepton_flwr.runs.observer import RunObserver
+    from strategies.federate import Origin
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -51,19 +61,13 @@ def simulate(
             none, nothing is started.
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    from flwr.app import Context
-    from flwr.serverapp import Grid, ServerApp
-
-    from clients.client_app import app as client_app
-    from lepton_flwr.runs.folder import RunInterrupted, new_folder
+    _quiet_environment()
+    from lepton_flwr.runs.folder import new_folder
     from lepton_flwr.runs.progress import answering
     from strategies.budgets import Budgets
-    from strategies.exchange import RunInterruptedError
     from strategies.federate import with_noise
     from strategies.preparation import prepare
-    from strategies.server_app import LEDGERS, observers, serve
+    from strategies.server_app import LEDGERS, begin, observers
 
     path = new_folder(out, config.scenario)
     kept = ledgers or path / LEDGERS
@@ -78,8 +82,94 @@ def simulate(
         except BaseException:
             folder.discard_unused()
             raise
+    checkpoints = begin(path, config, kept, made.run)
+    run(
+        config,
+        data,
+        folder,
+        observer,
+        kept,
+        name=made.run,
+        checkpoints=checkpoints,
+        debug=debug,
+    )
+    return path
+
+
+def resume(path: Path, debug: bool = False) -> Path:
+    """Go on with a simulated run that was ended, with its own configuration and ledgers.
+
+    Args:
+        path: the run's folder.
+        debug: let Flower and Ray log.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        CheckpointError: the run cannot go on.
+        ConfigError: its preprocessor is encrypted.
+        DataError: its data cannot be used.
+        LedgerError: its ledger cannot be trusted.
+        OutputError: the run's folder cannot be written.
+        PrivacyError: a budget does not allow another round.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from strategies.preparation import prepare_again
+    from strategies.server_app import ledgers_of, observers
+
+    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        config = checkpoints.config
+        ledgers = ledgers_of(checkpoints)
+        data = prepare_again(config, path)
+        folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
+    return path
+
+
+def run(
+    config: RunConfig,
+    data: "FederatedData | SealedData",
+    folder: "RunFolder",
+    observer: "RunObserver",
+    ledgers: Path,
+    *,
+    name: str = "",
+    origin: "Origin | None" = None,
+    checkpoints: "Checkpoints | None" = None,
+    debug: bool = False,
+) -> None:
+    """Run a federation of simulated clients on prepared rows.
+
+    Args:
+        config: the run; its clients and model are those of `data`.
+        data: the rows; what is encrypted is decrypted by its own client, in memory.
+        folder: the run's; removed if nothing was started.
+        observer: told of everything; `folder` is one of those it tells.
+        ledgers: folder of the ledgers.
+        name: the run's in the ledgers; empty makes one.
+        origin: what the rows are, where no scenario says it.
+        checkpoints: the run's; None keeps none, and the run cannot be resumed.
+        debug: let Flower and Ray log.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        PrivacyError: a budget does not allow another round; those before it are kept.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+
+    from clients.client_app import app as client_app
+    from lepton_flwr.runs.folder import RunInterrupted
+    from strategies.exchange import RunInterruptedError
+    from strategies.server_app import serve
+
     server_app = ServerApp()
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     @server_app.main()
@@ -91,10 +181,13 @@ def simulate(
                 config,
                 data,
                 observer,
-                kept,
+                ledgers,
                 stop,
-                made.run,
+                name,
+                origin,
+                checkpoints,
             )
+            ended.set()
         except BaseException as error:
             failures.append(error)
 
@@ -108,16 +201,20 @@ def simulate(
         if isinstance(failures[0], RunInterruptedError):
             raise RunInterrupted(folder.path) from None
         raise failures[0]
-    if not (folder.path / "summary.json").exists():
+    if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
-    return folder.path
+
+
+def _quiet_environment() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _run(
     server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
 ) -> None:
     """Start the engine, and end it with every process it started."""
-    with contextlib.nullcontext() if debug else _silent_stderr():
+    with contextlib.nullcontext() if debug else silent_stderr():
         import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
     import ray
     from flwr.simulation import run_simulation
@@ -171,20 +268,6 @@ def _interrupt_sets(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, action in former.items():
             signal.signal(number, action)
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what native code writes to standard error."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def decrypt(
 
 
 def rewrap(
-    file: Annotated[Path, typer.Argument(help="File that `lepton encrypt` wrote.")],
+    files: Annotated[list[Path], typer.Argument(help="Files that `lepton encrypt` wrote.")],
     *,
     key: Key = None,
     passphrase: OpenPassphrase = False,
@@ -111,9 +111,9 @@ def rewrap(
         ),
     ] = False,
 ) -> None:
-    """Change who can open a file, without encrypting its data again.
+    """Change who can open files, without encrypting their data again.
 
-    Those named take the place of all that it had. Who kept a copy of the former file can still
+    Those named take the place of all that they had. Who kept a copy of a former file can still
     open that copy.
 
     Example: lepton rewrap customers.csv.lepton --key old.key --to new.key.pub
@@ -124,8 +124,10 @@ def rewrap(
 
         opener = _opener(key, passphrase)
         recipients = _recipients(to, new_passphrase, "--new-passphrase", NEW_VARIABLE)
-        rewrap_file(file, opener, recipients)
-        typer.echo(f"{file}: encrypted for {len(recipients)}, in place of those before")
+        for file in files:
+            with _bar("rewrapping") as progress:
+                rewrap_file(file, opener, recipients, progress=progress)
+            typer.echo(f"{file}: encrypted for {len(recipients)}, in place of those before")
 
 
 def inspect(

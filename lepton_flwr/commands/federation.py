@@ -2,6 +2,7 @@
 
 import typer
 
+from lepton_flwr.commands import federation_init, federation_status
 from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import (
     Assignments,
@@ -20,6 +21,8 @@ from lepton_flwr.commands.options import (
 )
 
 app = typer.Typer(rich_markup_mode="rich")
+app.command()(federation_init.init)
+app.command()(federation_status.status)
 
 
 @app.command()

@@ -67,7 +67,11 @@ def issue(
     Example: lepton keys issue clinics device-011
     """
     with one_line_errors():
-        made = _opened(folder).issue(name)
+        from lepton_flwr.commands.passphrases import ask_for
+        from lepton_flwr.crypto.keyring import Keyring
+        from lepton_flwr.deploy.folders import add_device
+
+        made = add_device(folder, name, ask_for(Keyring(folder).key_file))
         typer.echo(f"{made}: deliver it to the device; {folder}/server/nodes to the server")
 
 

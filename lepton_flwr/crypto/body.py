@@ -1,8 +1,8 @@
 """The body of encrypted data: AES-256-GCM in chunks, each bound to its place.
 
-The STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár (2015, "Online Authenticated-
-Encryption and its Nonce-Reuse Misuse-Resistance", figure 9): the nonce of a chunk is a prefix of 7
-bytes, its number in 4, and 1 for the last chunk, else 0. Key and prefix are derived from the data
+The STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár ("Online Authenticated-Encryption
+and its Nonce-Reuse Misuse-Resistance", 2015, ePrint 2015/189): the nonce of a chunk is a prefix of
+7 bytes, its number in 4, and 1 for the last chunk, else 0. Key and prefix are derived from the data
 key, which is used for one body only, so no nonce repeats under a key.
 """
 
@@ -19,12 +19,12 @@ from lepton_flwr.crypto.errors import (
 )
 from lepton_flwr.crypto.header import Body, Stream, derive
 
-CHUNK_BITS = 18
+CHUNK_BITS = 19
 TAG_BYTES = 16
 _KEY_BYTES, _PREFIX_BYTES = 32, 7
 _KEY_LABEL = "lepton/envelope/body-key/v1"
 
-# Takes the plaintext of a chunk, which is valid during the call only.
+# Takes the bytes of a chunk without its tag, which are valid during the call only.
 OnChunk = Callable[[memoryview], None]
 
 
@@ -80,21 +80,42 @@ def decrypt(source: Stream, target: Stream, body: Body, data_key: bytes, on_chun
     """
     cipher, nonces = _cipher(body, data_key)
     plain, sealed = _buffers(body)
-    for number, length in _chunks(body):
-        part = sealed[: length + TAG_BYTES]
-        if _fill(source, part) < len(part):
-            raise TruncatedError(
-                f"body ends within chunk {number + 1} of {body.num_chunks}: the end is missing"
-            )
+    for number, part in _sealed_chunks(source, body, sealed):
+        text = plain[: len(part) - TAG_BYTES]
         try:
-            cipher.decrypt_into(nonces(number), part, None, plain[:length])
+            cipher.decrypt_into(nonces(number), part, None, text)
         except InvalidTag:
             raise TamperedChunkError(
                 f"chunk {number + 1} of {body.num_chunks} is damaged, or is not the one that was "
                 f"written there"
             ) from None
-        on_chunk(plain[:length])
-        write(target, plain[:length])
+        on_chunk(text)
+        write(target, text)
+
+
+def copy(source: Stream, target: Stream, body: Body, on_chunk: OnChunk) -> None:
+    """Copy an encrypted body as it is, to the end of `source`.
+
+    Raises:
+        TruncatedError: the end is missing.
+        TrailingBytesError: there is more.
+    """
+    _, sealed = _buffers(body)
+    for _, part in _sealed_chunks(source, body, sealed):
+        on_chunk(part[:-TAG_BYTES])
+        write(target, part)
+
+
+def _sealed_chunks(
+    source: Stream, body: Body, buffer: memoryview
+) -> Iterator[tuple[int, memoryview]]:
+    for number, length in _chunks(body):
+        part = buffer[: length + TAG_BYTES]
+        if _fill(source, part) < len(part):
+            raise TruncatedError(
+                f"body ends within chunk {number + 1} of {body.num_chunks}: the end is missing"
+            )
+        yield number, part
     if source.read(1):
         raise TrailingBytesError(f"bytes after the last of {body.num_chunks} chunks")
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Self
 
 from lepton_flwr._files import replace
 from lepton_flwr.crypto import body as bodies
-from lepton_flwr.crypto.errors import DigestError
+from lepton_flwr.crypto.errors import DigestError, EnvelopeError
 from lepton_flwr.crypto.header import VERSION, Body, Header
 from lepton_flwr.crypto.passphrase import ARGON2ID
 from lepton_flwr.crypto.stanza import Opener, Sealer
@@ -21,7 +20,6 @@ from lepton_flwr.crypto.suites import DATA_KEY_BYTES
 from lepton_flwr.errors import DataError, OutputError
 
 FILE_PURPOSE = "lepton/file/v1"
-_COPY_BYTES = 1 << 20
 
 # Takes the bytes of plaintext that are done and how many there are in all.
 Progress = Callable[[int, int], None]
@@ -186,7 +184,13 @@ def decrypt_file(
     return watch.sha256()
 
 
-def rewrap_file(path: Path, key: Opener, recipients: Iterable[Sealer]) -> None:
+def rewrap_file(
+    path: Path,
+    key: Opener,
+    recipients: Iterable[Sealer],
+    *,
+    progress: Progress | None = None,
+) -> None:
     """Encrypt a file's data key for other recipients, in place of those that it has.
 
     The encrypted body is copied as it is, and the file replaced at once. A former recipient cannot
@@ -196,6 +200,7 @@ def rewrap_file(path: Path, key: Opener, recipients: Iterable[Sealer]) -> None:
         path: what `encrypt_file` or `rewrap_file` wrote.
         key: a `DecryptionKey` or a `Passphrase` of one of its recipients.
         recipients: all that shall be able to open it from now on.
+        progress: told of bytes done and in all, after each chunk.
 
     Raises:
         EnvelopeError: it cannot be opened.
@@ -207,11 +212,11 @@ def rewrap_file(path: Path, key: Opener, recipients: Iterable[Sealer]) -> None:
         header = Header.read(file)
         bodies.check_length(header.body, length - len(header.encoded))
         new = header.rewrap(key, recipients)
+        watch = _Watch(header.body.plaintext_bytes, False, progress)
 
         def write(out: io.FileIO) -> None:
             bodies.write(out, memoryview(new.encoded))
-            shutil.copyfileobj(file, out, _COPY_BYTES)
-            bodies.check_length(new.body, out.tell() - len(new.encoded))
+            bodies.copy(file, out, new.body, watch)
 
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         _replace(path, write, mode, overwrite=True)
@@ -231,7 +236,7 @@ def inspect(path: Path) -> EncryptedFile:
 
 
 class _Watch:
-    """Sees the plaintext pass by."""
+    """Sees the chunks pass by."""
 
     def __init__(self, length: int, digest: bool, progress: Progress | None) -> None:
         self._length, self._done, self._progress = length, 0, progress
@@ -251,14 +256,22 @@ class _Watch:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.FileIO, int]]:
     try:
-        file = path.open("rb", buffering=0)
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 - see below
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror}") from None
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: expected a regular file, which has a length")
-        yield file, status.st_size
+        try:
+            yield file, status.st_size
+        except EnvelopeError as error:
+            raise type(error)(f"{path.name}: {error}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A pipe would wait for who writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _replace(target: Path, write: Callable[[io.FileIO], None], mode: int, overwrite: bool) -> None:

@@ -213,7 +213,7 @@ class DecryptionKey:
         else:
             raise WrongKeyError(
                 f"not encrypted for key {self.recipient.fingerprint[:16]}: expected the key of one "
-                f"of its {len(stanzas)} recipients"
+                f"whom it names (`lepton inspect` lists them)"
             )
         bound = context(self.suite, recipient, body)
         data_key = KEY_SUITES[self.suite].unwrap(self.private, stanza.wrapped, bound)

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class ClientData:
             raise OutputError(f"{path}: {error.strerror}") from None
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **{array: getattr(self, array) for array in _ARRAYS})
+                self._write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, path)
@@ -99,14 +99,38 @@ class ClientData:
             DataError: the file is missing, damaged, or holds other arrays.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
-                # A whole read checks the member's CRC before a header of it is trusted.
-                arrays = [_array(archive.read(f"{name}.npy")) for name in _ARRAYS]
+            with path.open("rb") as file:
+                return cls._read(file, str(path))
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or 'cannot be read'}") from None
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes; equal arrays give equal bytes."""
+        buffer = io.BytesIO()
+        self._write(buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            DataError: damaged, or other arrays.
+        """
+        return cls._read(io.BytesIO(content), "rows")
+
+    def _write(self, file: BinaryIO) -> None:
+        np.savez(file, **{array: getattr(self, array) for array in _ARRAYS})
+
+    @classmethod
+    def _read(cls, file: BinaryIO, name: str) -> Self:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # A whole read checks the member's CRC before a header of it is trusted.
+                arrays = [_array(archive.read(f"{array}.npy")) for array in _ARRAYS]
         except (*_DAMAGED, ValueError):
             raise DataError(
-                f"{path}: damaged, or no data file of a client; prepare the data again"
+                f"{name}: damaged, or no data file of a client; prepare the data again"
             ) from None
         x_train, y_train, x_test, y_test = arrays
         return cls(x_train, y_train, x_test, y_test)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import ClientData
-from lepton_flwr.inference.poll import Predict
+from lepton_flwr.inference.ballot import Predict
 from lepton_flwr.training.models import ModelSpec, build, compile_model
 from lepton_flwr.training.plain import PlainTrainer
 from lepton_flwr.training.predictions import predict_logits, probabilities

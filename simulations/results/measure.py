@@ -54,6 +54,9 @@ WAYS = (
 )
 
 
+KEYS = tuple(way.key for way in WAYS)
+
+
 class Store:
     """Measurements by scenario, way and seed, in a JSON file that is written after each.
 
@@ -63,12 +66,18 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STORE
-        self._found: dict[str, dict[str, dict[str, Measurement]]] = {}
-        if self.path.exists():
-            try:
-                self._found = json.loads(self.path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise DataError(f"{self.path}: no JSON; remove it to measure anew") from None
+        self._found = self._read()
+
+    def _read(self) -> dict[str, dict[str, dict[str, Measurement]]]:
+        if not self.path.exists():
+            return {}
+        try:
+            found: dict[str, dict[str, dict[str, Measurement]]] = json.loads(
+                self.path.read_text(encoding="utf-8")
+            )
+        except ValueError:
+            raise DataError(f"{self.path}: no JSON; remove it to measure anew") from None
+        return found
 
     def get(self, scenario: str, way: Way) -> list[Measurement]:
         """The measurements of all seeds, in their order."""
@@ -80,7 +89,8 @@ class Store:
         return str(seed) in self._found.get(scenario, {}).get(way.key, {})
 
     def put(self, scenario: str, way: Way, seed: int, measured: Measurement) -> None:
-        """Keep one measurement."""
+        """Keep one measurement, beside those that others have added meanwhile."""
+        self._found = self._read()
         ways = self._found.setdefault(scenario, {})
         ways.setdefault(way.key, {})[str(seed)] = measured
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,7 @@ def page(store: Store, name: str) -> str:
         title=scenario.title,
         description=scenario.description,
         train=config.train,
+        share=_share(config.train.sampling_probability),
         hidden=" and ".join(map(str, config.train.hidden_units)),
         clip=config.dp.record.l2_norm_clip,
         central=_first(found["network"]),
@@ -102,7 +103,11 @@ def draw(store: Store, name: str) -> bytes | None:
             ends.set_xticks(list(places), [str(epsilon) for epsilon, _ in private])
         whole = [one for way, one in lines if way.epsilon is None]
         if whole:
-            ends.axhline(whole[0]["auc"], color=plots.BLUE, linewidth=1.1, linestyle=plots.DASHES)
+            ends.axhline(
+                whole[0]["auc"], color=plots.BLUE, linewidth=1.1, linestyle=plots.DASHES,
+                label="not private",
+            )  # fmt: skip
+            ends.legend(loc="lower right")
         ends.set_xlabel("epsilon per record")
         ends.set_title("What privacy costs")
         ends.margins(x=0.12, y=0.15)
@@ -130,6 +135,10 @@ def _runs(found: dict[str, list[Measurement]]) -> list[Measurement]:
 
 def _seeds(found: dict[str, list[Measurement]]) -> list[int]:
     return sorted({one["seed"] for all_seeds in found.values() for one in all_seeds})
+
+
+def _share(probability: float) -> str:
+    return "all" if probability == 1 else f"{probability:g} (Poisson sampling)"
 
 
 def _sent(found: dict[str, list[Measurement]]) -> str:

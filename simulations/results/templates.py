@@ -8,13 +8,10 @@ PAGE = """\
 {{ description }}
 
 {% if run %}
-{{ run.clients }} clients, {{ run.rounds }} rounds of {{ train.local_steps }} steps on
-{{ "all" if train.sampling_probability == 1 else train.sampling_probability }}{{ " of the" if train.sampling_probability < 1 }}
-rows each{{ " (Poisson sampling)" if train.sampling_probability < 1 }};
-{{ "a linear model" if not hidden else "hidden layers of " ~ hidden ~ " units" }},
-{{ run.num_parameters }} parameters; {{ train.optimizer }}, learning rate {{ train.learning_rate }},
-gradients of single rows clipped to {{ clip }}{% if central.rows %};
-{{ "{:,}".format(central.rows) }} rows to train on, of {{ central.features }} numbers each{% endif %}.
+{{ run.clients }} clients, {{ run.rounds }} rounds of {{ train.local_steps }} {{ "step" if train.local_steps == 1 else "steps" }} on {{ share }} of the rows each; {{ "a linear model" if not hidden else "hidden layers of " ~ hidden ~ " units" }}, {{ run.num_parameters }} parameters; {{ train.optimizer }}, learning rate {{ train.learning_rate }}, gradients of single rows clipped to {{ clip }}.
+{% endif %}
+{% if central %}
+{{ "{:,}".format(central.rows) }} rows of {{ central.features }} numbers each to train on.
 {% endif %}
 
 | learnt how | accuracy | AUC | epsilon spent | time | command |
@@ -29,12 +26,12 @@ gradients of single rows clipped to {{ clip }}{% if central.rows %};
 {% endif %}
 - Epsilon is per record, for adding or removing one row of one client, at delta {{ run.delta | default(1e-5) }}
   over the whole run, by the PLD accountant; noise is calibrated to it.
-- Secure aggregation is on in every federated run: {{ saturated }} coordinates saturated and {{ skipped }} rounds were
-  skipped; a client sent {{ sent }} in all.
+- Secure aggregation is on in every federated run. Of all runs here, {{ skipped }} rounds were skipped and
+  {{ saturated }} numbers of updates met the fixed-point bound. A client sent {{ sent }} in all.
 - {{ "Seed" if seeds | length == 1 else "Seeds" }} {{ seeds | join(", ") }}. {% if seeds | length == 1 -%}
-One seed is one draw of held-out rows: the
-  columns compare with each other, and not with another split. The noise of private runs is new in
-  every run, so that they vary beside the seed.
+One seed is one draw of held-out
+  rows: the lines of the table compare with each other, and not with another draw. The noise of
+  private runs is new in every run, so that these vary beyond the seed; small differences mean nothing.
 {%- else -%}
 Several seeds: mean (lowest to highest). A seed
   draws the held-out rows too; the noise of private runs is new in every run.

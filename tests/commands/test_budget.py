@@ -1,32 +1,15 @@
 """`lepton budget` and `lepton app`."""
 
 import json
-import sys
 
 import pytest
 
-from lepton_flwr import cli
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.privacy.accounting import SampledGaussian, epsilon_of
 from lepton_flwr.privacy.events import Laplace, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
 from lepton_flwr.privacy.plan import make_plan
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from lepton_flwr import cli
 from lepton_flwr.crypto.encrypted_file import encrypt_file
 from lepton_flwr.crypto.recipients import SUITES, DecryptionKey, Recipient
 
@@ -15,27 +14,11 @@ PASSPHRASE = "correct horse"  # noqa: S105
 
 
 @pytest.fixture(autouse=True)
-def cheap_passphrases(monkeypatch):
+def scene(monkeypatch, tmp_path):
     for name, value in (("MEMORY_KIB", 64), ("PASSES", 1), ("LANES", 1)):
         monkeypatch.setattr(f"lepton_flwr.crypto.passphrase.{name}", value)
-    monkeypatch.delenv("LEPTON_PASSPHRASE", raising=False)
-    monkeypatch.delenv("LEPTON_NEW_PASSPHRASE", raising=False)
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     (tmp_path / "rows.csv").write_bytes(ROWS)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -153,12 +136,24 @@ def test_rewrapping_changes_who_can_open(lepton, keys, monkeypatch):
     assert lepton("decrypt", "rows.csv.lepton", "--passphrase", "--force")[0] == 0
 
 
+def test_a_key_is_rotated_for_many_files_at_once(lepton, keys):
+    for name in ("a", "b", "c"):
+        lepton("encrypt", "rows.csv", "--to", "alice.key.pub", "--out", f"{name}.lepton")
+    lepton("rewrap", "c.lepton", "--key", "alice.key", "--to", "bob.key.pub")
+    files = ("a.lepton", "b.lepton", "c.lepton")
+    code, out, err = lepton("rewrap", *files, "--key", "alice.key", "--to", "bob.key.pub")
+    assert (code, out.count("\n")) == (3, 2)
+    assert err.startswith("error: c.lepton: not encrypted for key")
+    for file in files:
+        assert lepton("decrypt", file, "--key", "bob.key", "--force")[0] == 0
+
+
 def test_inspect_shows_versions_sizes_and_recipients(lepton, keys, monkeypatch, tmp_path):
     monkeypatch.setenv("LEPTON_PASSPHRASE", PASSPHRASE)
     lepton("encrypt", "rows.csv", "--to", "alice.key.pub", "--passphrase", "--purpose", "ro\x1bws")
     code, out, err = lepton("inspect", "rows.csv.lepton")
     assert (code, err) == (0, "")
-    for shown in ("version 1", "812 bytes", "argon2id", "x25519", r"ro\x1bws", "262,144",
+    for shown in ("version 1", "812 bytes", "argon2id", "x25519", r"ro\x1bws", "524,288",
                   Recipient.load(tmp_path / "alice.key.pub").fingerprint):  # fmt: skip
         assert shown in out
     assert "\x1b" not in out

@@ -5,7 +5,8 @@ from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.errors import ConfigError, DataError
-from lepton_flwr.inference.poll import Participant, Poll
+from lepton_flwr.inference.in_process import InProcessVoters, Participant
+from lepton_flwr.inference.poll import Poll
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
@@ -50,20 +51,13 @@ def ledger(tmp_path):
 def make(authority, identities, ledger):
     roster = Roster.of_authority(authority.certificate_pem)
 
-    def poll(predictors, limits=UNLIMITED, **settings):
+    def poll(predictors, limits=UNLIMITED, noise=None, **settings):
         people = [
             Participant(Party(identity, roster), predict)
             for identity, predict in zip(identities, predictors, strict=False)
         ]
-        return Poll(
-            people,
-            CLASSES,
-            roster=roster,
-            ledger=ledger,
-            dataset="people",
-            limits=limits,
-            **settings,
-        )
+        voters = InProcessVoters(people, roster, **settings)
+        return Poll(voters, CLASSES, ledger=ledger, dataset="people", limits=limits, noise=noise)
 
     return poll
 
@@ -101,9 +95,9 @@ def test_the_one_who_asks_sees_masked_ballots_only(make, monkeypatch):
     seen = []
     receive = ServerSession.receive_masked
 
-    def watched(self, node, vector):
+    def watched(self, node, vector, participation):
         seen.append(vector.copy())
-        receive(self, node, vector)
+        receive(self, node, vector, participation)
 
     monkeypatch.setattr(ServerSession, "receive_masked", watched)
     rows = np.zeros((500, 2))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.runs import settings
 from lepton_flwr.runs.settings import resolve
@@ -121,3 +122,21 @@ def test_a_csv_file_chooses_its_scenario_and_is_found_from_anywhere(tmp_path, mo
 def test_a_csv_file_with_another_scenario_is_refused():
     with pytest.raises(ConfigError, match="--csv with scenario smoke"):
         resolve("smoke", csv=Path("t.csv"))
+
+
+def test_recipients_are_read_into_the_configuration_itself(tmp_path):
+    recipient = DecryptionKey.generate().recipient
+    recipient.save(tmp_path / "alice.key.pub")
+    config = resolve("smoke", model_to=[tmp_path / "alice.key.pub"])
+    assert config.output.model_to == (recipient.to_text().strip(),)
+    assert RunConfig.build(config.to_dict()) == config
+    assert resolve("smoke").output.model_to == ()
+
+
+def test_what_is_no_recipient_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"alice\.pub"):
+        resolve("smoke", model_to=[tmp_path / "alice.pub"])
+    with pytest.raises(ConfigError, match="recipient"):
+        resolve("smoke", config=toml(tmp_path, '[output]\nmodel_to = ["alice"]'))
+    with pytest.raises(ConfigError, match="list of recipients"):
+        resolve("smoke", config=toml(tmp_path, "[output]\nmodel_to = [1]"))

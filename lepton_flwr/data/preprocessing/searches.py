@@ -148,13 +148,11 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
-        if not kept.size:
-            return None
+        others = _others(reply, kept)
+        if not kept.size and (options.most_frequent or others == 1):
+            return None  # a feature that is the same for all, or nothing to fill in
         hashed = FittedCategory(
-            column.name,
-            slots=tuple(kept.tolist()),
-            bits=PRIVATE_HASH_BITS,
-            others=_others(reply, kept),
+            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, others=others
         )
         return _with_missing(hashed, reply, reply.values[1:][kept], options)
     return (yield from _by_name(column, options, salt))

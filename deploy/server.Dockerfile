@@ -1,0 +1,24 @@
+# A server: docker build -f deploy/server.Dockerfile -t lepton-server .
+# Its folder is mounted, never copied into the image: it holds the TLS key.
+FROM python:3.12-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/lepton && /opt/lepton/bin/pip install --no-cache-dir --upgrade pip
+COPY pyproject.toml README.md LICENSE ./
+COPY lepton_flwr lepton_flwr
+COPY strategies strategies
+COPY clients clients
+COPY simulations simulations
+# The server builds the model and the reports of a run.
+RUN /opt/lepton/bin/pip install --no-cache-dir '.[simulation]'
+
+FROM python:3.12-slim
+# The uid owns the mounted folder: chown -R 10001:10001 server
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lepton
+COPY --from=build /opt/lepton /opt/lepton
+ENV PATH=/opt/lepton/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /server
+VOLUME /server
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["lepton", "server", "run", "/server"]

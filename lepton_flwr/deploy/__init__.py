@@ -1,0 +1,1 @@
+"""Federations on real machines: folders for devices and servers, and what runs them."""

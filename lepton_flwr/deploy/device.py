@@ -1,0 +1,141 @@
+"""A device's SuperNode, supervised: `lepton device run`."""
+
+import json
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lepton_flwr.crypto import tls
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.files import read_private
+from lepton_flwr.crypto.keyring import NODE_KEY_FILE
+from lepton_flwr.deploy.settings import DeviceSettings
+from lepton_flwr.deploy.status import STOPPED, StatusFile
+from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
+from lepton_flwr.device import DATA_FILE, FOLDER_KEY, Device
+from lepton_flwr.errors import DataError, FederationError
+from simulations.loopback import environment, free_port
+from simulations.processes import Processes, termination_as_exit
+
+SUPERNODE = "supernode"
+LOGS, FLOWER_HOME, TRUSTED_FILE = "logs", "flower", "trusted.yaml"
+CONNECT_SECONDS = 10.0
+# Flower's exit codes for a bad key, bad arguments and bad certificates.
+FATAL = frozenset({302, 303, 304, 600, 602, 603, 604} | {2})
+NOT_ACTIVATED = 305
+_JOINED = "SuperNode ID:"
+_LOST, _BACK = "Connection attempt failed", "Connection successful after"
+_NOT_LET_IN = (
+    "the server does not know this device's node.key, or still counts the device as online, as it "
+    "does for about a minute after a sudden end"
+)
+
+
+def run(folder: Path, say: Callable[[str], None]) -> None:
+    """Run a device until Ctrl-C or SIGTERM; all that it started has ended then.
+
+    Args:
+        folder: the device's, as `lepton federation init` made it, with `data.npz`.
+        say: tells whoever watches.
+
+    Raises:
+        ConfigError: `device.toml` is missing or malformed.
+        DataError: there is no `data.npz`.
+        PolicyError: see `Device.open`, as for the next three.
+        KeyFileError: a key.
+        CertificateError: a certificate.
+        RevocationError: a revocation list.
+        FederationError: another process runs this device, or Flower cannot be started at all.
+    """
+    folder = folder.resolve()
+    settings = DeviceSettings.read(folder)
+    check(folder)
+    (folder / LOGS).mkdir(mode=0o700, exist_ok=True)
+    (folder / FLOWER_HOME).mkdir(mode=0o700, exist_ok=True)
+    with only_one(folder):
+        status = StatusFile(folder)
+        node = _SuperNode(folder, settings.server)
+        try:
+            with termination_as_exit(), Processes(folder / LOGS, environment()) as processes:
+                say(f"{settings.name}: joining {settings.server}")
+                keep([Keeper(node, processes, status, say, FATAL)], status, lambda: None)
+        finally:
+            status.enter(STOPPED)
+
+
+def check(folder: Path) -> None:
+    """Check all that a device needs, before anything is started.
+
+    Raises:
+        DataError: there is no `data.npz`.
+        PolicyError: see `Device.open`, as for the next three.
+        KeyFileError: a key.
+        CertificateError: a certificate.
+        RevocationError: a revocation list.
+    """
+    Device.open(folder)
+    read_private(folder / NODE_KEY_FILE)
+    if not (folder / DATA_FILE).is_file():
+        raise DataError(
+            f"{folder / DATA_FILE} is missing: put this device's rows there, NumPy arrays x_train, "
+            "y_train, x_test and y_test (docs/deploy/device-folder.md)"
+        )
+
+
+def try_server(address: Address, authority: Path) -> None:
+    """Open a TLS connection as the SuperNode will, for an error that says what is wrong.
+
+    Raises:
+        FederationError: there is no server, or one whose certificate is not the authority's.
+    """
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with (
+            socket.create_connection(address, timeout=CONNECT_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=address.host),
+        ):
+            return
+    except ssl.SSLCertVerificationError as error:
+        raise FederationError(
+            f"the server at {address} is not the one of {authority.name}: {error.verify_message}; "
+            "compare ca.crt with the server's, and the clocks"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise FederationError(f"no server at {address}: {reason}") from None
+
+
+class _SuperNode:
+    """The SuperNode of a device's folder."""
+
+    name = SUPERNODE
+
+    def __init__(self, folder: Path, server: Address) -> None:
+        self._folder = folder
+        self._server = server
+
+    def prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
+        folder, authority = self._folder, self._folder / tls.AUTHORITY_FILE
+        check(folder)  # it may have ended, or been revoked, since the last start
+        try_server(self._server, authority)
+        command = [
+            "flower-supernode",
+            "--root-certificates", str(authority),
+            "--superlink", str(self._server),
+            "--host", "127.0.0.1",
+            "--port", str(free_port()),
+            "--node-config", f"{FOLDER_KEY}={json.dumps(str(folder))}",
+            "--auth-supernode-private-key", str(folder / NODE_KEY_FILE),
+        ]  # fmt: skip
+        if (folder / TRUSTED_FILE).exists():
+            command += ["--trusted-entities", str(folder / TRUSTED_FILE)]
+        return command, {"FLWR_HOME": str(folder / FLOWER_HOME)}
+
+    def look(self, added: str, up: bool) -> bool:
+        for line in added.splitlines():
+            up = _JOINED in line or _BACK in line or (up and _LOST not in line)
+        return up
+
+    def explain(self, code: int) -> str:
+        return _NOT_LET_IN if code == NOT_ACTIVATED else ""

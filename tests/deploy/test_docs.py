@@ -1,0 +1,60 @@
+"""What the pages on deployment tell people to do."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from lepton_flwr.cli import app
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.deploy.device import check
+from lepton_flwr.deploy.folders import create
+from lepton_flwr.device import Device
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "deploy").glob("*.md"))
+
+
+def test_the_rows_of_the_page_make_a_device_that_can_start(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "deploy" / "device-folder.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    create(tmp_path / "fed", 1, Address("localhost", 8000))
+    monkeypatch.chdir(tmp_path / "fed" / "devices")
+    exec(compile(code, "device-folder.md", "exec"), {})  # noqa: S102
+    device = tmp_path / "fed" / "devices" / "device-001"
+    check(device)
+    assert len(Device.open(device).data().y_train) == 80
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "keys.md"], ids=lambda path: path.name)
+def test_every_command_and_option_of_a_page_exists(page):
+    root = typer.main.get_command(app)
+    for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        for group, name, rest in re.findall(
+            r"lepton (keys|federation|device|server) (\w+)(.*)", line
+        ):
+            command = root.commands[group].commands[name]
+            known = {option for one in command.params for option in one.opts}
+            assert set(re.findall(r"(?<=\s)--[a-z-]+", rest.split("`")[0])) <= known, line
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "keys.md"], ids=lambda path: path.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["device", "server"])
+def test_an_image_runs_as_nobody_in_particular_and_copies_code_alone(name):
+    text = (ROOT / "deploy" / f"{name}.Dockerfile").read_text(encoding="utf-8")
+    _, build, final = text.split("\nFROM ")
+    assert "USER 10001:10001" in final
+    assert f'ENTRYPOINT ["lepton", "{name}", "run", "/{name}"]' in final
+    assert re.findall(r"^COPY (?:--from=build )?(\S+)", final, flags=re.MULTILINE) == [
+        "/opt/lepton"
+    ]
+    for source in re.findall(r"^COPY (.*) \S+$", build, flags=re.MULTILINE):
+        for one in source.split():
+            assert (ROOT / one).exists(), one
+            assert f"!{one}" in (ROOT / ".dockerignore").read_text().split()

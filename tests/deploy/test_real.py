@@ -1,0 +1,266 @@
+"""Real processes: `lepton server run` and `lepton device run`, as their owners start them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.private_keys import protect
+from lepton_flwr.deploy.folders import create
+from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
+from lepton_flwr.deploy.status import RUNNING, STOPPED, Status
+from simulations.loopback import environment, free_port
+
+ROOT = Path(__file__).parents[2]
+MARK = "LEPTON_TEST_MARK"
+SECRET = "a lock of words"  # noqa: S105
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "who-app"
+version = "0.1.0"
+description = "Asks every device for its name"
+license = "Apache-2.0"
+[tool.flwr.app]
+publisher = "tests"
+fab-include = ["/pyproject.toml", "/who/*.py"]
+[tool.flwr.app.components]
+serverapp = "who.server:app"
+clientapp = "who.client:app"
+[tool.flwr.app.config]
+out = ""
+"""
+CLIENT = """
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from lepton_flwr.device import Device
+
+app = ClientApp()
+
+@app.query("who")
+def who(message, context):
+    device = Device.from_node_config(context.node_config, context.run_id)
+    device.roster.verify(device.identity.certificate, b"m", device.identity.sign(b"m"))
+    found = ConfigRecord({"name": device.folder.name, "key": device.identity.public_key})
+    return Message(content=RecordDict({"found": found}), reply_to=message)
+"""
+SERVER = """
+import json
+import time
+from pathlib import Path
+from flwr.app import Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    nodes = list(grid.get_node_ids())
+    pending = list(grid.push_messages([
+        Message(content=RecordDict(), dst_node_id=node, message_type="query.who") for node in nodes
+    ]))
+    found = {}
+    while pending:
+        for reply in grid.pull_messages(pending):
+            pending.remove(reply.metadata.reply_to_message_id)
+            found[reply.content["found"]["name"]] = reply.content["found"]["key"].hex()
+        time.sleep(0.1)
+    Path(context.run_config["out"]).write_text(json.dumps(found))
+"""
+
+
+def wait_until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def descendants(mark):
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def state(folder):
+    status = Status.read(folder)
+    return status.state if status else ""
+
+
+class Stage:
+    """The folders of a federation of three devices, and what runs of them."""
+
+    def __init__(self, root):
+        self.mark = uuid.uuid4().hex
+        self.root = root
+        self.variables = {**environment(), MARK: self.mark, "PYTHONPATH": str(ROOT)}
+        self.address = Address("localhost", free_port())
+        create(root / "fed", 3, self.address)
+        self.server = root / "fed" / "server"
+        self.devices = sorted((root / "fed" / "devices").iterdir())
+        for device in self.devices:
+            (device / "data.npz").write_bytes(b"rows")
+        self.started = []
+
+    def lepton(self, *arguments, **variables):
+        """Start `lepton` in the background."""
+        log = (self.root / f"{len(self.started)}.out").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lepton_flwr.cli", *map(str, arguments)],
+                env={**self.variables, **variables}, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def output(self, process):
+        return (self.root / f"{self.started.index(process)}.out").read_text()
+
+    def ask(self, path, authority):
+        """The status of a request of somebody without a key."""
+        request = urllib.request.Request(f"https://{self.address}{path}", data=b"", method="POST")
+        context = ssl.create_default_context(cafile=authority)
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def flwr(self, *arguments):
+        variables = {**self.variables, "FLWR_HOME": str(self.server / FLOWER_HOME)}
+        return subprocess.run(
+            ["flwr", *map(str, arguments)],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    def close(self):
+        for pid in descendants(self.mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self.started:
+            process.wait()
+
+
+@pytest.fixture
+def stage():
+    root = Path(tempfile.mkdtemp(prefix="lt-"))  # short, as sockets want it
+    made = Stage(root)
+    yield made
+    made.close()
+    shutil.rmtree(root)
+
+
+@pytest.mark.slow
+def test_a_federation_comes_up_answers_lets_nobody_else_in_and_ends(stage):
+    protect(stage.devices[0] / "identity.pem", None, SECRET)
+    stranger, deceived = stage.root / "stranger", stage.root / "deceived"
+    create(stage.root / "other", 2, stage.address)
+    # Of another federation, but told the right server: its key is registered nowhere.
+    shutil.copytree(stage.root / "other" / "devices" / "device-001", stranger)
+    shutil.copy(stage.server / "ca.crt", stranger / "ca.crt")
+    # Of another federation and with that one's server certificate: takes ours for an impostor.
+    shutil.copytree(stage.root / "other" / "devices" / "device-002", deceived)
+    for folder in (stranger, deceived):
+        (folder / "data.npz").write_bytes(b"rows")
+
+    server = stage.lepton("server", "run", stage.server)
+    wait_until(lambda: "3 registered" in stage.output(server))
+    wait_until(lambda: state(stage.server) == RUNNING)
+    devices = [
+        stage.lepton("device", "run", device, LEPTON_PASSPHRASE=SECRET) for device in stage.devices
+    ]
+    others = [stage.lepton("device", "run", folder) for folder in (stranger, deceived)]
+    wait_until(lambda: all(state(device) == RUNNING for device in stage.devices))
+
+    rows = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "lepton_flwr.cli", "federation", "status", "--json",
+             stage.root / "fed"],
+            env=stage.variables, capture_output=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    assert {row["name"]: row["state"] for row in rows} == {
+        "server": RUNNING, "device-001": "online", "device-002": "online", "device-003": "online",
+    }  # fmt: skip
+
+    app, out = stage.root / "who-app", stage.root / "found.json"
+    (app / "who").mkdir(parents=True)
+    (app / "pyproject.toml").write_text(PROJECT)
+    for name, text in (("__init__", ""), ("client", CLIENT), ("server", SERVER)):
+        (app / "who" / f"{name}.py").write_text(text)
+    stage.flwr("run", app, CONNECTION, "--stream", "--run-config", f'out="{out}"')
+    found = json.loads(out.read_text())
+    assert sorted(found) == ["device-001", "device-002", "device-003"]
+    assert len(set(found.values())) == 3
+
+    wait_until(lambda: (Status.read(stranger) or Status()).restarts >= 1)
+    assert "Exit Code: 305" in Status.read(stranger).last_error
+    wait_until(lambda: (Status.read(deceived) or Status()).last_error)
+    assert "is not the one of ca.crt" in Status.read(deceived).last_error
+    assert RUNNING not in (state(stranger), state(deceived))
+    nodes = json.loads(stage.flwr("supernode", "list", CONNECTION, "--format", "json"))["nodes"]
+    assert sorted(node["status"] for node in nodes) == ["online"] * 3
+
+    authority = stage.server / "ca.crt"
+    assert stage.ask("/v1/control/list-nodes", authority) == 404
+    assert stage.ask("/v1/control/start-run", authority) == 404
+    assert stage.ask("/v1/fleet/pull-messages", authority) in (400, 401, 415, 422)
+
+    again = stage.lepton("device", "run", stage.devices[1])
+    assert again.wait(60) == 5
+    assert "already running" in stage.output(again)
+
+    for process in (*devices, *others, server):
+        process.send_signal(signal.SIGTERM)
+    for process in (*devices, *others, server):
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert descendants(stage.mark) == []
+    assert {state(device) for device in (*stage.devices, stage.server)} == {STOPPED}
+
+
+@pytest.mark.slow
+def test_a_lost_superlink_and_a_taken_port(stage):
+    server = stage.lepton("server", "run", stage.server)
+    wait_until(lambda: "3 registered" in stage.output(server))
+    before = (stage.server / "nodes.json").read_bytes()
+    for pid in descendants(stage.mark):
+        with contextlib.suppress(OSError):
+            if b"flower-superlink" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: Status.read(stage.server).restarts == 1)
+    wait_until(lambda: stage.output(server).count("superlink is up") == 2)
+    assert "superlink ended with code -9" in Status.read(stage.server).last_error
+    listed = json.loads(stage.flwr("supernode", "list", CONNECTION, "--format", "json"))["nodes"]
+    assert len(listed) == 3  # the SuperLink remembers its nodes
+    assert (stage.server / "nodes.json").read_bytes() == before
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 130
+    assert descendants(stage.mark) == []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stage.address.port))
+        taken.listen()
+        refused = stage.lepton("server", "run", stage.server)
+        assert refused.wait(60) == 5
+        assert "in use" in stage.output(refused)

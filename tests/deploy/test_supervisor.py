@@ -1,0 +1,184 @@
+import os
+import sys
+import time
+
+import pytest
+
+from lepton_flwr.deploy import supervisor
+from lepton_flwr.deploy.status import RUNNING, STARTING, WAITING, Status, StatusFile
+from lepton_flwr.deploy.supervisor import Backoff, Keeper, LogTail, keep, only_one
+from lepton_flwr.errors import DataError, FederationError
+from simulations.processes import Processes
+
+
+class Program:
+    """A component that runs some Python."""
+
+    name = "program"
+
+    def __init__(self, *codes, failing=()):
+        self.codes = list(codes)
+        self.failing = list(failing)
+
+    def prepare(self):
+        if self.failing:
+            raise self.failing.pop(0)
+        code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+        return [sys.executable, "-Ic", code], {}
+
+    def look(self, added, up):
+        for line in added.splitlines():
+            up = line == "ready" or (up and line != "lost")
+        return up
+
+    def explain(self, code):
+        return "a hint" if code == 305 else ""
+
+
+READY = "import time; print('ready', flush=True); time.sleep(100)"
+FAILS = "import sys; sys.exit('ERROR: no luck')"
+
+
+class Enough(Exception):  # noqa: N818
+    pass
+
+
+def run_until(tmp_path, program, enough, **options):
+    said = []
+    status = StatusFile(tmp_path)
+    deadline = time.monotonic() + 30
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        keeper = Keeper(program, processes, status, said.append, **options)
+
+        def tick():
+            assert time.monotonic() < deadline, said
+            if enough(keeper, status.status):
+                raise Enough
+
+        with pytest.raises(Enough):
+            keep([keeper], status, tick)
+        pids = processes.alive()
+    assert processes.alive() == set()
+    return said, Status.read(tmp_path), pids
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+
+
+def test_a_process_that_ends_is_started_again_and_its_error_kept(tmp_path):
+    program = Program(FAILS, FAILS, READY)
+    said, status, pids = run_until(
+        tmp_path, program, lambda keeper, status: keeper.up and status.state == RUNNING
+    )
+    assert (status.state, status.restarts) == (RUNNING, 2)
+    assert "program ended with code 1: ERROR: no luck" in status.last_error
+    assert len(pids) == 1
+    assert said[-1] == "program is up"
+    assert (tmp_path / "program.log").read_text().count("no luck") == 2
+
+
+def test_what_is_not_ready_is_not_started_and_asked_again(tmp_path):
+    program = Program(READY, failing=[DataError("no rows yet"), DataError("still none")])
+    said, status, _ = run_until(tmp_path, program, lambda keeper, _: keeper.up)
+    assert said[0].startswith("no rows yet; trying again")
+    assert (status.restarts, status.last_error) == (0, "still none")
+
+
+def test_a_fatal_exit_code_ends_it(tmp_path):
+    status = StatusFile(tmp_path)
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        program = Program("import sys; sys.exit(7)")
+        keeper = Keeper(program, processes, status, print, frozenset({7}))
+        with pytest.raises(FederationError, match="code 7"):
+            keep([keeper], status, lambda: None)
+    assert "code 7" in Status.read(tmp_path).last_error
+
+
+def test_what_is_cut_off_is_not_up_until_it_is_back(tmp_path):
+    code = "import time\nfor word in ('ready', 'lost', 'ready'):\n print(word, flush=True)\n"
+    program = Program(f"{code} time.sleep(0.5)\ntime.sleep(100)")
+    said, status, _ = run_until(
+        tmp_path, program, lambda keeper, status: keeper.up and status.last_error
+    )
+    assert said == ["program is up", "program is cut off: it goes on trying", "program is up"]
+    assert (status.last_error, status.restarts) == ("program was cut off", 0)
+
+
+def test_flowers_own_exit_code_counts_and_is_explained(tmp_path):
+    words = "import sys; sys.exit('ERROR : Exit Code: {} no')"
+    program = Program(words.format(305), words.format(302))
+    status = StatusFile(tmp_path)
+    said = []
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        keeper = Keeper(program, processes, status, said.append, frozenset({302}))
+        with pytest.raises(FederationError, match="Exit Code: 302"):
+            keep([keeper], status, lambda: None)
+    assert len(said) == 1
+    assert "Exit Code: 305" in said[0]
+    assert "a hint; trying again" in said[0]
+
+
+def test_a_lost_process_is_up_again_without_help(tmp_path):
+    killed = []
+
+    def enough(keeper, status):
+        if keeper.up and not killed:
+            keeper.restart()
+            killed.append(True)
+            return False
+        return keeper.up and status.restarts == 1
+
+    run_until(tmp_path, Program(READY), enough)
+
+
+def test_pauses_double_to_a_minute_and_start_anew_after_a_good_run(monkeypatch):
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 1.0)
+    backoff = Backoff()
+    pauses = [backoff.next(0) for _ in range(9)]
+    for pause, longest in zip(pauses, (1, 2, 4, 8, 16, 32, 60, 60, 60), strict=True):
+        assert 0.75 * longest <= pause <= longest
+    assert backoff.next(supervisor.GOOD_SECONDS) <= 1
+
+
+def test_a_log_is_read_once_and_kept_in_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "MAX_LOG_BYTES", 20)
+    path = tmp_path / "a.log"
+    path.write_text("before\n")
+    with path.open("ab", buffering=0) as log:
+        tail = LogTail(path)
+        assert tail.read() == ""
+        log.write(b"\x1b[92mINFO\x1b[0m one\n")
+        assert tail.read() == "INFO one\n"
+        assert path.read_bytes() == b""
+        assert (tmp_path / "a.log.1").read_text().startswith("before\n")
+        log.write(b"two\n")
+        assert (tail.read(), path.read_text()) == ("two\n", "two\n")
+
+
+def test_a_folder_is_run_once_at_a_time(tmp_path):
+    with (
+        only_one(tmp_path),
+        pytest.raises(FederationError, match="already running"),
+        only_one(tmp_path),
+    ):
+        pass
+    with only_one(tmp_path):
+        pass
+
+
+def test_a_status_is_read_as_written_and_not_at_all_if_damaged(tmp_path):
+    assert Status.read(tmp_path) is None
+    status = StatusFile(tmp_path)
+    assert Status.read(tmp_path).state == STARTING
+    status.failed("one\nline " + "x" * 1000, restart=True)
+    status.enter(WAITING)
+    found = Status.read(tmp_path)
+    assert (found.state, found.restarts, found.pid) == (WAITING, 1, os.getpid())
+    assert found.last_error.startswith("one line x")
+    assert len(found.last_error) == 400
+    assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o600
+    for text in ("", "[]", "{}", '{"state": 1}'):
+        (tmp_path / "status.json").write_text(text)
+        assert Status.read(tmp_path) is None

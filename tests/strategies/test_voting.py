@@ -1,0 +1,208 @@
+"""Polls of devices: the real ClientApp behind a direct grid; training itself is replaced."""
+
+import logging
+import sys
+import types
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+
+from clients.client_app import app as client_app
+from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.data.federated import ClientData
+from lepton_flwr.device import Device, provision, simulated_root
+from lepton_flwr.errors import DataError
+from lepton_flwr.inference.ballot import Question
+from lepton_flwr.inference.poll import Poll
+from lepton_flwr.privacy.accounting import BudgetError
+from lepton_flwr.privacy.events import SampledGaussian, Unit
+from lepton_flwr.privacy.ledger import Ledger, Limit
+from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.privacy.votes import ConfidentGNMax, GNMax, MeanProbabilities, Plurality
+from lepton_flwr.secagg.encoding import Kind
+from lepton_flwr.secagg.errors import ThresholdError
+from lepton_flwr.secagg.wire import MASKED
+from lepton_flwr.training.models import ModelSpec
+from lepton_flwr.training.task import Task
+from strategies.voting import FlowerVoters
+
+RUN_ID = 2**63 + 11
+CLIENTS = 5
+TASK = Task(
+    model=ModelSpec("mlp", (2,), 3, ()),
+    optimizer="sgd",
+    learning_rate=0.1,
+    local_steps=5,
+    sampling_probability=0.1,
+    noise_multiplier=1.5,
+    l2_norm_clip=1.0,
+    engine="vectorized",
+    seed=1,
+)
+WEIGHTS = [np.zeros((2, 3), np.float32), np.zeros(3, np.float32)]
+QUERIES = np.arange(12, dtype=np.float32).reshape(6, 2)
+# Of the five devices, each query's answer; the third is a tie of three classes.
+VOTES = np.array([[0, 1, 2, 2, 1, 0]] * 3 + [[0, 1, 1, 1, 1, 2], [0, 2, 0, 2, 1, 1]])
+POLICY = 'min_survivors = 3\nactions = ["train", "evaluate", "evaluate.vote"]\n'
+
+
+def answer(message, context):
+    """As Flower runs an app: what it raises becomes an error reply."""
+    try:
+        return client_app(message, context)
+    except ValueError as error:
+        return Message(Error(2, f"ValueError: {error}"), reply_to=message)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rows = [
+        ClientData(
+            np.full((6, 2), number, np.float32),
+            np.zeros(6, np.int32),
+            np.zeros((1, 2), np.float32),
+            np.zeros(1, np.int32),
+        )
+        for number in range(CLIENTS)
+    ]
+    spending = PrivacyPolicy(max_record_epsilon=10.0)
+    made = provision(simulated_root(RUN_ID), rows, min_survivors=3, spending=spending)
+    fake = types.ModuleType("clients.keras_task")
+    fake.trained = []
+
+    def train(task, weights, data, server_round):
+        fake.trained.append(int(data.x_train[0, 0]))
+        return [weight + data.x_train[0, 0] for weight in weights]
+
+    def probabilities(task, weights, rows):
+        return np.eye(3)[VOTES[round(float(weights[0][0, 0])), : len(rows)]]
+
+    fake.train, fake.probabilities = train, probabilities
+    monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
+    monkeypatch.setattr("clients.keras_task", fake, raising=False)
+    allow(made, POLICY)
+    return made
+
+
+def allow(folders, text):
+    for folder in folders:
+        kept = (folder / "policy.toml").read_text().partition("[privacy]")
+        (folder / "policy.toml").write_text(text + "".join(kept[1:]))
+
+
+@pytest.fixture
+def voters(grid, folders):
+    direct = grid(clients=CLIENTS, app=lambda partition, mods: client_app)
+    direct.apps = dict.fromkeys(range(CLIENTS), answer)
+    roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
+    made = FlowerVoters(direct, roster, TASK, WEIGHTS, min_survivors=3, timeout=0.2)
+    made.direct = direct
+    return made
+
+
+@pytest.fixture
+def poll(voters, tmp_path):
+    with Ledger(tmp_path / "server.db") as ledger:
+        limits = {Unit.CLIENT: (Limit(1000.0, 1e-5),)}
+        yield Poll(voters, 3, ledger=ledger, dataset="rows", limits=limits)
+
+
+def counts() -> np.ndarray:
+    return (VOTES[:, :, None] == np.arange(3)).sum(axis=0)
+
+
+def test_the_tally_is_that_of_all_devices(voters):
+    tally = voters(QUERIES, Question.of(Plurality(), 3))
+    assert tally.sums.tolist() == counts().tolist()
+    assert (tally.scale, tally.participants) == (1.0, CLIENTS)
+    again = voters(QUERIES, Question.of(MeanProbabilities(), 3))
+    assert again.sums / again.scale == pytest.approx(counts(), abs=1e-6)
+
+
+def test_devices_answer_and_charge_training_and_votes(poll, folders):
+    answers = poll.labels(QUERIES, GNMax(0.3))
+    most = counts().max(axis=1) > 3
+    assert answers.labels[most].tolist() == counts()[most].argmax(axis=1).tolist()
+    for folder in folders:
+        with Device.open(folder).ledger() as ledger:
+            (entry,) = ledger.history()
+        assert entry.committed
+        charged = {(charge.unit, charge.event) for charge in entry.charges}
+        assert charged == {
+            (Unit.RECORD, SampledGaussian(1.5, 0.1, 5)),
+            (Unit.CLIENT, GNMax(0.3).event(len(QUERIES))),
+        }
+
+
+def test_a_check_is_charged_to_devices_beside_all_answers(poll, folders):
+    mechanism = ConfidentGNMax(4.0, 0.2, GNMax(0.3))
+    poll.labels(QUERIES, mechanism)
+    with Device.open(folders[0]).ledger() as ledger:
+        (entry,) = ledger.history()
+    events = [charge.event for charge in entry.charges if charge.unit is Unit.CLIENT]
+    assert events == [mechanism.event(len(QUERIES)), mechanism.answer.event(len(QUERIES))]
+
+
+def test_what_leaves_a_device_is_masked(voters):
+    voters(QUERIES, Question.of(Plurality(), 3))
+    vectors = [
+        reply.content.array_records[MASKED].to_numpy_ndarrays()[0]
+        for reply in voters.direct.replies
+        if MASKED in reply.content
+    ]
+    assert len(vectors) == CLIENTS
+    # A ballot in clear is 0 or 1; a masked one is so small with a chance of 2^-31 in each place.
+    assert all((vector[:18] > 1).all() for vector in vectors)
+    bare = [r for r in voters.direct.replies if r.content.metric_records]
+    assert bare == []
+
+
+def test_a_device_votes_only_if_its_policy_says_so(poll, voters, folders):
+    allow(folders[:3], "min_survivors = 3\n")
+    with pytest.raises(ThresholdError, match=r"2 clients.*PolicyError \(3\)"):
+        poll.labels(QUERIES, GNMax(1.0))
+    assert sys.modules["clients.keras_task"].trained == []
+
+
+def test_votes_beyond_a_devices_budget_are_not_cast(poll, folders):
+    allow(folders, POLICY)
+    for folder in folders:
+        text = (folder / "policy.toml").read_text()
+        (folder / "policy.toml").write_text(f"{text}\nmax_client_epsilon = 1.0\n")
+    with pytest.raises(ThresholdError, match="BudgetError"):
+        poll.labels(QUERIES, GNMax(1.0))
+    assert sys.modules["clients.keras_task"].trained == []
+
+
+def test_a_poll_beyond_the_servers_budget_sends_nothing(poll, voters):
+    with pytest.raises(BudgetError):
+        poll.labels(QUERIES, Plurality())
+    assert voters.direct.requests == []
+
+
+def test_polls_follow_each_other_in_one_run(poll):
+    assert poll.labels(QUERIES, GNMax(0.3)).participants == CLIENTS
+    assert poll.labels(QUERIES[:2], GNMax(0.3)).participants == CLIENTS
+
+
+def test_rows_of_another_shape_are_refused(poll, voters):
+    with pytest.raises(DataError, match=r"shape \(3,\): expected \(2,\)"):
+        poll.labels(np.zeros((2, 3)), GNMax(1.0))
+    assert voters.direct.requests == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {}, {"classes": "3"}, {"classes": 1}, {"kind": "mean"}, {"stddev": float("nan")},
+        {"stddev": -1.0}, {"threshold-stddev": None}, {"classes": 2**20},
+    ],
+)  # fmt: skip
+def test_a_question_that_is_none_is_refused_by_devices(fields):
+    whole = Question(3, Kind.COUNT, 1.0).to_fields()
+    with pytest.raises(ValueError, match="expected"):
+        Question.from_fields({**whole, **fields} if fields else {})
+    assert Question.from_fields(whole) == Question(3, Kind.COUNT, 1.0)
