@@ -2,9 +2,8 @@
 
 Nothing below `reference` comes from `lepton_flwr`, which is imported only to be compared: hashlib,
 hmac, Python's integers, and of the cryptography package X25519, ML-KEM-768, Argon2id and AES-GCM,
-but not its HPKE. The reference is held to the vectors of RFC 9180, and the library to the reference,
-both ways. The vectors of the format under `vectors/` were
-computed by the reference.
+but not its HPKE. The reference is held to the vectors of RFC 9180, and the library to the
+reference, both ways. The vectors of the format under `vectors/` were computed by the reference.
 """
 
 import functools
