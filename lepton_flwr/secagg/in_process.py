@@ -54,11 +54,13 @@ def secure_sum(
     members: Members,
     parties: Sequence[Party],
     encode: Sequence[Encode],
+    *,
+    tolerant: bool = True,
 ) -> SecureSum:
     """Add up the parties' vectors.
 
     Guarantee: that of `ServerSession` and `ClientSession`: what passes from a party to the server
-    is what would pass over a network. A party that raises is silent from there on.
+    is what would pass over a network.
 
     Args:
         config: the session; its layout's `num_clients` is the number of parties.
@@ -67,6 +69,8 @@ def secure_sum(
         parties: the participants.
         encode: for each, what gives its encoded vector, uint32 (dimension,); called once all the
             checks that precede the work have passed.
+        tolerant: whether a party that raises is silent from there on, and left out; otherwise its
+            error ends the session.
 
     Raises:
         ThresholdError: too few parties are left; with the error classes of the others.
@@ -81,6 +85,8 @@ def secure_sum(
             try:
                 answer(node)
             except Exception as error:
+                if not tolerant:
+                    raise
                 failures[type(error).__name__] += 1
                 if node in sessions:
                     sessions[node].close()

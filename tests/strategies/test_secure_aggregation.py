@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import ConfigError, DataError, FederationError, PrivacyError
+from lepton_flwr.failures import Failure
 from lepton_flwr.privacy.adaptive import AdaptiveClip
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.secagg.encoding import Kind, Segment
@@ -96,7 +97,7 @@ def test_the_cipher_of_the_masks_changes_nothing_but_the_masks(grid, members, in
     assert np.linalg.norm(flat(aes.arrays) - flat(initial)) > 0
     refused = []
     run(grid(floors=floors), members, initial, rounds=1, sessions=refused)
-    assert refused[0][0].failures["FloorError"] == 6
+    assert refused[0][0].failures == {Failure.REFUSED: 6}
 
 
 def test_two_runs_on_the_same_updates_agree_bit_for_bit(grid, members, initial):
@@ -223,7 +224,7 @@ def test_one_bad_reply_costs_the_round_one_client(grid, members, initial):
     assert damaged
     assert report.survivors == 5
     assert decoded is not None
-    assert report.failures == {"VectorError": 1}
+    assert report.failures == {Failure.PROTOCOL: 1}
 
 
 class TestFailures:
@@ -259,7 +260,7 @@ class TestFailures:
         sessions = []
         run(some, members, initial, rounds=1, sessions=sessions)
         report, _ = sessions[0]
-        assert report.failures == {"FloorError": 6}
+        assert report.failures == {Failure.REFUSED: 6}
 
     def test_a_message_outside_secure_aggregation_is_refused(self, grid, initial):
         some = grid()
