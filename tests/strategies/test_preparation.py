@@ -156,6 +156,18 @@ def test_a_configuration_with_statistics_repeats_with_the_same_noise(run):
     assert again.dp == first.dp
 
 
+def test_a_named_population_has_an_account_of_its_own(run, tmp_path):
+    made = run()
+    for name in (b"a" * 32, b"b" * 32):
+        with contextlib.closing(
+            Budgets.open(tmp_path / "named", made.config, "run", population=name)
+        ) as budgets:
+            assert budgets.epsilon(Unit.RECORD) == 0
+            with budgets.statistics():
+                pass
+            assert budgets.epsilon(Unit.RECORD) > 0
+
+
 def test_public_ranges_for_all_columns_need_no_statistics(run, csv, tmp_path):
     csv.write_text("age,site,ill\n" + "".join(f"{i % 70},s{i % 3},{i % 2}\n" for i in range(300)))
     made = run(data={"ranges": {"age": [0, 100]}})
