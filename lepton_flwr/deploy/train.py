@@ -1,5 +1,6 @@
 """A run on a server's devices: `lepton server train`."""
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,8 @@ def train(
 
     Returns:
         The run's folder.
+
+    Ctrl-C and SIGTERM stop the run.
 
     Raises:
         ConfigError: `server.toml` is missing or malformed.
@@ -73,5 +76,10 @@ def train(
             "ledger": str((ledger or folder / "ledger").resolve()),
         }
         flower = Flower(processes, folder / FLOWER_HOME, CONNECTION)
-        flower.run(assemble(temporary), values, console or sys.stdout)
+        try:
+            flower.run(assemble(temporary), values, console or sys.stdout)
+        except (KeyboardInterrupt, SystemExit):
+            with contextlib.suppress(FederationError):
+                flower.stop()
+            raise
     return run_folder

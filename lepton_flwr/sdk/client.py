@@ -118,6 +118,15 @@ class LeptonClient:
         """
         return self._loaded("labels").labels.array
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the model takes: numbers by their column's name, categories by column and hash.
+
+        Raises:
+            OrderError: there is no model yet.
+        """
+        return self._loaded("feature_names").preprocessor.feature_names
+
     def preprocess_data(self, X: Any, y: Any) -> None:
         """Divide the rows among the participants, and turn them into features.
 
@@ -352,6 +361,7 @@ class LeptonClient:
         rows = self._rows
         if rows is None:
             raise OrderError("add_differential_privacy_noise: expected encrypt_data before it")
+        rows.checked()  # nothing is charged if a file was altered
         count = len(rows.records)
         with bar("perturbing", self._settings.progress) as progress:
             for number in range(count):

@@ -183,4 +183,5 @@ def _tables(
         clients=clients,
         num_classes=len(labels.values),
     )
-    return replace(tables, label="label", classes=tuple(map(str, labels.values)))
+    names = tuple(map(str, labels.values))
+    return replace(tables, label="label", classes=names)

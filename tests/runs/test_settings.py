@@ -105,6 +105,25 @@ def test_defaults_alone_are_a_run_config():
     assert isinstance(resolve("smoke"), RunConfig)
 
 
+def test_a_csv_file_chooses_its_scenario_and_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "scenario_defaults", lambda name: {"rounds": 4})
+    monkeypatch.chdir(tmp_path)
+    config = resolve(csv=Path("t.csv"), label="y", by="site", rounds=3)
+    assert (config.scenario, config.rounds) == ("csv", 3)
+    assert (config.data.path, config.data.label, config.data.by) == (
+        str(tmp_path / "t.csv"), "y", "site",
+    )  # fmt: skip
+    # What was written down repeats it, and an option changes it.
+    path = toml(tmp_path, f'scenario = "csv"\n[data]\npath = "{tmp_path}/t.csv"\nlabel = "y"\n')
+    assert resolve(config=path).data.label == "y"
+    assert resolve(config=path, label="z").data.label == "z"
+
+
+def test_a_csv_file_with_another_scenario_is_refused():
+    with pytest.raises(ConfigError, match="--csv with scenario smoke"):
+        resolve("smoke", csv=Path("t.csv"))
+
+
 def test_recipients_are_read_into_the_configuration_itself(tmp_path):
     recipient = DecryptionKey.generate().recipient
     recipient.save(tmp_path / "alice.key.pub")

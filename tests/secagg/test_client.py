@@ -1,13 +1,15 @@
 """What an honest client refuses, whoever sends it."""
 
 import dataclasses
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.certificates import parse_der
 from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.crypto.revocation import Revoked
 from lepton_flwr.secagg.client import ClientSession, Stage
 from lepton_flwr.secagg.errors import (
     AttestationError,
@@ -207,6 +209,22 @@ class TestKeyRecords:
             fed.server.request_keys(), identities[0], Later(), ClientFloors(), 0
         )
         refuses(client, KeyRecordError, client.share, fed.keys(fed.everyone())[0])
+
+    def test_a_revoked_device_is_refused_although_the_server_lets_it_in(
+        self, federation, identities, authority
+    ):
+        serial = parse_der(identities[3].certificate).serial_number
+        gone = [Revoked(serial, datetime.now(UTC))]
+        fed = federation()  # its server has no list
+        fed.roster = Roster.of_authority(
+            authority.certificate_pem, authority.sign_revocations(1, gone)
+        )
+        rosters = fed.keys(fed.everyone())
+        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, rosters[0])
+        fed = federation()
+        fed.roster = Roster.of_authority(authority.certificate_pem, authority.sign_revocations(2))
+        rosters = fed.keys(fed.everyone())
+        assert fed.clients[0].share(rosters[0])
 
 
 class TestWork:

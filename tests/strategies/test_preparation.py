@@ -159,6 +159,7 @@ def test_a_configuration_with_statistics_repeats_with_the_same_noise(run):
 def test_public_ranges_for_all_columns_need_no_statistics(run, csv, tmp_path):
     csv.write_text("age,site,ill\n" + "".join(f"{i % 70},s{i % 3},{i % 2}\n" for i in range(300)))
     made = run(data={"ranges": {"age": [0, 100]}})
+    assert not made.data.preprocessor.private
     assert made.data.preprocessor.releases == 0
     assert made.config.dp.record.statistics_releases == 0
     assert not (tmp_path / "one" / "ledgers").exists()

@@ -30,6 +30,7 @@ from lepton_flwr.errors import DataError
 
 PRIVATE_BINS, EXACT_BINS = 64, 1024
 PRIVATE_HASH_BITS = 10
+MOST_OTHERS = 64
 EXACT_HASH_BITS = (12, 9, 9, 9, 9)  # 48 in all
 MAX_DISTINCT = 1024  # hashes that are followed without privacy
 PASSES = 6  # of 1,024 bins: finer than a float
@@ -138,8 +139,8 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
     if column.values:
         reply = yield Listed(column.name, column.values)
         counts = reply.values[1:-1]
-        other = reply.holds(-1)
-        listed = FittedCategory(column.name, values=column.values, other=other)
+        others = int(reply.holds(-1))
+        listed = FittedCategory(column.name, values=column.values, others=others)
         return _with_missing(listed, reply, counts, options)
     if private:
         reply = yield Hashes(column.name, salt, PRIVATE_HASH_BITS)
@@ -147,13 +148,24 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
-        if not kept.size:
-            return None
+        others = _others(reply, kept)
+        if not kept.size and (options.most_frequent or others == 1):
+            return None  # a feature that is the same for all, or nothing to fill in
         hashed = FittedCategory(
-            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, other=True
+            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, others=others
         )
         return _with_missing(hashed, reply, reply.values[1:][kept], options)
     return (yield from _by_name(column, options, salt))
+
+
+def _others(reply: Reply, kept: np.ndarray) -> int:
+    """How many features the rare categories share: a power of two, 1 to `MOST_OTHERS`.
+
+    So many that, evenly spread, one noise's deviation of records is in each. Their places are
+    hashes, which no record tells anything of.
+    """
+    left = reply.rows - reply.values[0] - reply.values[1:][kept].sum()
+    return 1 << int(math.log2(min(max(left / reply.stddev, 1.0), MOST_OTHERS)))
 
 
 def _by_name(column: Column, options: Options, salt: bytes) -> Search:
@@ -174,7 +186,8 @@ def _by_name(column: Column, options: Options, salt: bytes) -> Search:
     reply = yield Names(column.name, salt, tuple(hashes[kept].tolist()))
     texts = _decode(column.name, reply.values.reshape(len(kept), 1 + NAME_BYTES))
     order = sorted(range(len(kept)), key=texts.__getitem__)
-    named = FittedCategory(column.name, values=tuple(texts[i] for i in order), other=other)
+    values = tuple(texts[i] for i in order)
+    named = FittedCategory(column.name, values=values, others=int(other))
     return _with_missing(named, missing, counts[kept][order], options)
 
 
