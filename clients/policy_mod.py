@@ -1,12 +1,11 @@
 """A client mod that asks the device's policy before anything else is looked at."""
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
+from clients.refusal import refusal
 from lepton_flwr.device import Device
-from lepton_flwr.errors import LeptonError, PolicyError
-
-REFUSED = 6  # Flower's code for a mod that refuses; the text beside it reaches the server
+from lepton_flwr.errors import PolicyError
 
 
 def policy_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -23,6 +22,6 @@ def policy_mod(message: Message, context: Context, call_next: ClientAppCallable)
             raise PolicyError(
                 f"action {action!r}: this device's policy allows {', '.join(device.policy.actions)}"
             )
-    except LeptonError as error:
-        return Message(Error(REFUSED, f"{type(error).__name__}: {error}"), reply_to=message)
+    except Exception as error:
+        return refusal(message, error)
     return call_next(message, context)

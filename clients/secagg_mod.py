@@ -5,7 +5,6 @@ the one in the middle. What leaves the device is a masked vector; anything else 
 """
 
 from collections.abc import Callable, Mapping
-from logging import ERROR
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -13,18 +12,24 @@ from flwr.app import (
     ArrayRecord,
     ConfigRecord,
     Context,
-    Error,
     Message,
     RecordDict,
 )
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common import log
 
-from lepton_flwr.errors import DataError, LeptonError, PolicyError
+from clients.refusal import refusal
+from lepton_flwr.errors import PolicyError
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER, clip_by_layer, clip_l2
+from lepton_flwr.secagg import version
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.content import content_digest
-from lepton_flwr.secagg.errors import MessageError, ModelMismatchError, OrderError, VectorError
+from lepton_flwr.secagg.errors import (
+    MessageError,
+    ModelMismatchError,
+    OrderError,
+    SessionLostError,
+    VectorError,
+)
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.messages import (
     Fields,
@@ -46,8 +51,6 @@ from lepton_flwr.secagg.wire import (
     Exchange,
 )
 
-# Flower's code for a mod that refuses; the text beside it reaches the server.
-REFUSED = 6
 LAST_NUMBER = "last-number"
 # The record in which the app finds what this device has agreed to.
 SESSION = "secure-session"
@@ -86,17 +89,9 @@ class SecureAggregationMod:
         """Answer one message; an error becomes a reply that names its class and no data."""
         try:
             return self._answer(message, context, call_next)
-        except DataError as error:
-            # Its text may count rows or name a file of this device.
-            log(ERROR, "%s", error)
-            reason = "DataError: this device's data cannot be used; see the log on the device"
-        except LeptonError as error:
-            reason = f"{type(error).__name__}: {error}"
         except Exception as error:
-            log(ERROR, "The client's app failed", exc_info=error)
-            reason = f"{type(error).__name__} in the client's app; see the log on the device"
-        _Store(context).erase()
-        return Message(Error(REFUSED, reason), reply_to=message)
+            _Store(context).erase()
+            return refusal(message, error)
 
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         record = message.content.config_records.get(RECORD)
@@ -113,11 +108,13 @@ class SecureAggregationMod:
         if purpose != session.config.purpose:
             raise OrderError(f"a {purpose} message in a session to {session.config.purpose}")
         if exchange == Exchange.WORK:
-            session.start(WorkRequest.from_fields(fields), _digest_of(message))
+            participation = session.start(WorkRequest.from_fields(fields), _digest_of(message))
             vector = session.mask(_work(session.config, message, context, call_next))
             store.save(session)
-            masked = ArrayRecord([vector])
-            return Message(RecordDict({MASKED: masked}), reply_to=message)
+            content = RecordDict(
+                {MASKED: ArrayRecord([vector]), RECORD: ConfigRecord(participation.to_fields())}
+            )
+            return Message(content, reply_to=message)
         answer: Fields
         if exchange == Exchange.SHARES:
             answer = session.share(KeyRoster.from_fields(fields)).to_fields()
@@ -136,6 +133,8 @@ class SecureAggregationMod:
     def _open_session(
         message: Message, fields: Fields, participant: Participant, store: "_Store"
     ) -> Fields:
+        said = {key: fields.pop(key, None) for key in version.own()}
+        version.check_server(said)
         request = KeyRequest.from_fields(fields)
         if request.config.run_id != str(message.metadata.run_id):
             raise MessageError("the session is for another run")
@@ -147,7 +146,7 @@ class SecureAggregationMod:
             store.last_number,
         )
         store.open(session)
-        return keys.to_fields()
+        return {**keys.to_fields(), **version.own()}
 
 
 class _Store:
@@ -171,7 +170,7 @@ class _Store:
         """Take the session out: if what follows fails, it is gone."""
         fields = {key: value for key, value in self._record().items() if key != LAST_NUMBER}
         if not fields:
-            raise OrderError("no session is open: it ended, or this device was restarted")
+            raise SessionLostError("no session is open: it ended, or this device was restarted")
         self.erase()
         return ClientSession.from_fields(
             fields, participant.identity, participant.roster, participant.floors

@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lepton_flwr._version import __version__
+
 if TYPE_CHECKING:
     from lepton_flwr.sdk.client import LeptonClient
 
 __all__ = ["LeptonClient", "__version__"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

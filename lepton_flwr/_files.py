@@ -10,13 +10,14 @@ from pathlib import Path
 from lepton_flwr.errors import OutputError
 
 
-def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = 0o666, *, hidden: bool = False) -> None:
     """Replace `path` by `content`: written beside it, forced to disk, then renamed.
 
     Args:
         path: the file.
         content: all of it.
         mode: the file's permissions, less those that the umask takes away.
+        hidden: give the file beside it another suffix, for those who watch a folder for one.
 
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
@@ -31,19 +32,20 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
         finally:
             os.close(descriptor)
 
-    replace(path, write)
+    replace(path, write, suffix=".partial" if hidden else "")
 
 
-def replace(path: Path, write: Callable[[Path], None]) -> None:
+def replace(path: Path, write: Callable[[Path], None], *, suffix: str = "") -> None:
     """Let `write` make a file beside `path`, force it to disk and rename it to `path`.
 
-    The file beside it keeps the suffix of `path`, from which some writers take their format.
+    The file beside it keeps the suffix of `path`, from which some writers take their format, or
+    has `suffix` after it.
 
     Raises:
         OutputError: it cannot be written; what stood at `path` is intact.
     """
     # A name of its own for each writer, or one would rename what another has half written.
-    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}{suffix}")
     with output_errors(path):
         try:
             write(beside)

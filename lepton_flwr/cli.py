@@ -22,6 +22,7 @@ from lepton_flwr.commands import (
     secagg,
     server,
     simulate,
+    watch,
 )
 from lepton_flwr.commands.errors import say
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(simulate.simulate)
 app.command()(simulate.scenarios)
+app.command()(watch.watch)
 app.command()(predict.predict)
 app.add_typer(federation.app, name="federation")
 app.add_typer(keys.app, name="keys")

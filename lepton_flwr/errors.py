@@ -6,11 +6,19 @@ holds data: it names a setting, a count or a size, what was expected, and the wa
 
 from typing import ClassVar
 
+from lepton_flwr.failures import Failure
+
 
 class LeptonError(Exception):
-    """Base of all errors; `exit_code` is what the command line ends with."""
+    """Base of all errors.
+
+    Attributes:
+        exit_code: what the command line ends with.
+        failure: of which class it is where it costs a round a client.
+    """
 
     exit_code: ClassVar[int] = 1
+    failure: ClassVar[Failure] = Failure.OTHER
 
 
 class ConfigError(LeptonError, ValueError):
@@ -23,6 +31,7 @@ class DataError(LeptonError, ValueError):
     """A data set cannot be used as it is: text, NaN, an empty client, one class only."""
 
     exit_code = 2
+    failure = Failure.DATA
 
 
 class OutputError(LeptonError, OSError):
@@ -40,8 +49,25 @@ class PrivacyError(LeptonError):
 class PolicyError(PrivacyError):
     """The device's own policy forbids what was asked."""
 
+    failure = Failure.REFUSED
+
+
+class VersionError(LeptonError):
+    """The two ends run versions that do not work together."""
+
+    failure = Failure.VERSION
+
 
 class FederationError(LeptonError):
     """The federation could not start, or too few nodes came or stayed."""
 
     exit_code = 5
+
+
+def classify(error: BaseException) -> Failure:
+    """The class of any exception; one of TensorFlow's is told by its name, without importing it."""
+    if isinstance(error, LeptonError):
+        return error.failure
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return Failure.MEMORY
+    return Failure.OTHER

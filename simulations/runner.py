@@ -19,6 +19,7 @@ from lepton_flwr.errors import LeptonError
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
     from strategies.federate import Origin
@@ -66,7 +67,7 @@ def simulate(
     from strategies.budgets import Budgets
     from strategies.federate import with_noise
     from strategies.preparation import prepare
-    from strategies.server_app import LEDGERS, observers
+    from strategies.server_app import LEDGERS, begin, observers
 
     path = new_folder(out, config.scenario)
     kept = ledgers or path / LEDGERS
@@ -81,7 +82,50 @@ def simulate(
         except BaseException:
             folder.discard_unused()
             raise
-    run(config, data, folder, observer, kept, name=made.run, debug=debug)
+    checkpoints = begin(path, config, kept, made.run)
+    run(
+        config,
+        data,
+        folder,
+        observer,
+        kept,
+        name=made.run,
+        checkpoints=checkpoints,
+        debug=debug,
+    )
+    return path
+
+
+def resume(path: Path, debug: bool = False) -> Path:
+    """Go on with a simulated run that was ended, with its own configuration and ledgers.
+
+    Args:
+        path: the run's folder.
+        debug: let Flower and Ray log.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        CheckpointError: the run cannot go on.
+        ConfigError: its preprocessor is encrypted.
+        DataError: its data cannot be used.
+        LedgerError: its ledger cannot be trusted.
+        OutputError: the run's folder cannot be written.
+        PrivacyError: a budget does not allow another round.
+        RunInterrupted: Ctrl-C; the finished rounds are kept.
+    """
+    _quiet_environment()
+    from lepton_flwr.runs.checkpoint import Checkpoints
+    from strategies.preparation import prepare_again
+    from strategies.server_app import ledgers_of, observers
+
+    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        config = checkpoints.config
+        ledgers = ledgers_of(checkpoints)
+        data = prepare_again(config, path)
+        folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
     return path
 
 
@@ -94,6 +138,7 @@ def run(
     *,
     name: str = "",
     origin: "Origin | None" = None,
+    checkpoints: "Checkpoints | None" = None,
     debug: bool = False,
 ) -> None:
     """Run a federation of simulated clients on prepared rows.
@@ -106,6 +151,7 @@ def run(
         ledgers: folder of the ledgers.
         name: the run's in the ledgers; empty makes one.
         origin: what the rows are, where no scenario says it.
+        checkpoints: the run's; None keeps none, and the run cannot be resumed.
         debug: let Flower and Ray log.
 
     Raises:
@@ -123,13 +169,25 @@ def run(
     from strategies.server_app import serve
 
     server_app = ServerApp()
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            serve(grid, context.run_id, config, data, observer, ledgers, stop, name, origin)
+            serve(
+                grid,
+                context.run_id,
+                config,
+                data,
+                observer,
+                ledgers,
+                stop,
+                name,
+                origin,
+                checkpoints,
+            )
+            ended.set()
         except BaseException as error:
             failures.append(error)
 
@@ -143,7 +201,7 @@ def run(
         if isinstance(failures[0], RunInterruptedError):
             raise RunInterrupted(folder.path) from None
         raise failures[0]
-    if not (folder.path / "summary.json").exists():
+    if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
 
 

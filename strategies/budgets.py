@@ -12,6 +12,7 @@ from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian, Unit
 from lepton_flwr.privacy.budget import PrivacyStatement
+from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
 
 LEDGER_FILE = "server.db"
@@ -81,6 +82,46 @@ class Budgets:
         """On the ledger in a folder, which is made if missing; close it after use."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(Ledger(folder / LEDGER_FILE), config, run, population)
+
+    @classmethod
+    def reopen(
+        cls,
+        folder: Path,
+        config: RunConfig,
+        run: str,
+        head: tuple[int, bytes],
+        population: bytes | None = None,
+    ) -> Self:
+        """On the ledger that the run began with.
+
+        Args:
+            folder: the ledger's.
+            config: as it was.
+            run: as it was.
+            head: what the ledger's newest row was at the run's last checkpoint.
+            population: as it was.
+
+        Raises:
+            LedgerMissingError: it is not there, though the run has charged it.
+            LedgerRolledBackError: it does not hold the row: another one, or an older copy.
+        """
+        path = folder / LEDGER_FILE
+        if head[0] and not path.exists():
+            raise LedgerMissingError(
+                f"{path}: not there, though the run charged it: restore it; without it nobody can "
+                "tell what may still be spent"
+            )
+        ledger = Ledger(path)
+        try:
+            if not ledger.contains(head):
+                raise LedgerRolledBackError(
+                    f"{path}: does not hold what the run had charged: it is another ledger or an "
+                    "older copy; restore the newest"
+                )
+            return cls(ledger, config, run, population)
+        except BaseException:
+            ledger.close()
+            raise
 
     def close(self) -> None:
         """Close the ledger."""
@@ -160,9 +201,16 @@ class Budgets:
                 )
         if self.budgets:
             limits = {unit: (budget.limit,) for unit, budget in self.budgets.items()}
-            self._reserved = self._ledger.reserve(
-                self._charges(), limits, f"{self._run}, round {number}"
-            )
+            self._reserved = self._ledger.reserve(self._charges(), limits, f"{self._label}{number}")
+
+    @property
+    def last_charged(self) -> int:
+        """The greatest number of a round of this run that was charged; 0 for none."""
+        label = self._label
+        runs = [entry.run for entry in self._ledger.history()]
+        return max(
+            (int(run.removeprefix(label)) for run in runs if run.startswith(label)), default=0
+        )
 
     def settle(self) -> None:
         """The round that was charged has ended."""
@@ -176,12 +224,17 @@ class Budgets:
         also = [(budget.mechanism, more)]
         return self._ledger.spent(unit, self._dataset, budget.limit.delta, also)
 
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """The ledger's newest row: number and hash."""
+        return self._ledger.head
+
     def spent(self, unit: Unit) -> float | None:
         """Spent so far; None if the level is off."""
         return self.epsilon(unit) if unit in self.budgets else None
 
     def statement(self, unit: Unit, rounds: int, assumptions: tuple[str, ...]) -> PrivacyStatement:
-        """What is guaranteed after so many rounds of this run."""
+        """What is guaranteed after so many rounds more of this run."""
         budget = self.budgets[unit]
         before = losses.epsilon(
             Counter(
@@ -198,12 +251,16 @@ class Budgets:
             self.epsilon(unit, rounds),
             budget.limit.delta,
             budget.mechanism,
-            rounds,
+            self.last_charged + rounds,
             assumptions=assumptions,
             epsilon_before=before,
             statistics=self._statistics if unit is Unit.RECORD else None,
             statistics_releases=self._releases,
         )
+
+    @property
+    def _label(self) -> str:
+        return f"{self._run}, round "
 
     def _charges(self) -> list[Charge]:
         return [

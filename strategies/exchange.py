@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -12,6 +13,9 @@ from lepton_flwr.errors import LeptonError
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
 
+# Called with the number of replies so far and the nodes that have not answered.
+Progress = Callable[[int, Sequence[int]], None]
+
 
 class RunInterruptedError(LeptonError):
     """The operator stopped the run."""
@@ -19,46 +23,84 @@ class RunInterruptedError(LeptonError):
     exit_code = 130
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long an exchange waits for its slowest clients.
+
+    Attributes:
+        timeout: seconds at most.
+        factor: as soon as `quorum` clients have answered, the others get so many times what that
+            took; 0 waits for the timeout.
+        grace: the fewest seconds that those get, from the start.
+        quorum: answers that are enough for a sum.
+    """
+
+    timeout: float
+    factor: float = 0.0
+    grace: float = 0.0
+    quorum: int = 0
+
+    def after_quorum(self, seconds: float) -> float:
+        """Seconds from the start to the deadline, given when the quorum was there."""
+        if self.factor == 0:
+            return self.timeout
+        return min(self.timeout, max(self.grace, self.factor * seconds))
+
+
 def exchange(
     grid: Grid,
     messages: Sequence[Message],
     *,
-    timeout: float,
-    progress: Callable[[int], None] | None = None,
+    patience: Patience,
+    progress: Progress | None = None,
+    missing: Callable[[Sequence[int]], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Message]:
     """Send `messages` and yield the replies one at a time, in the order of their coming.
 
-    One reply is held at a time. Those that have not come after `timeout` seconds are left.
+    One reply is held at a time. Those that come after the deadline are left.
 
     Args:
         grid: where to send.
         messages: one for each node.
-        timeout: seconds from now.
-        progress: called with the number of replies so far.
+        patience: the deadline.
+        progress: called as replies come.
+        missing: called at the end with the nodes that have not answered, if there are any.
         stop: when set, the exchange ends.
 
     Raises:
         RunInterruptedError: `stop` was set.
     """
-    deadline = time.monotonic() + timeout
-    pending = [message_id for message_id in grid.push_messages(messages) if message_id]
-    pause, done = FIRST_PAUSE, 0
+    start = time.monotonic()
+    allowed = patience.timeout
+    nodes = [message.metadata.dst_node_id for message in messages]
+    ids = list(grid.push_messages(messages))
+    # A message that could not be sent has no id; one too large for the link leaves none at all.
+    ids += [""] * (len(nodes) - len(ids))
+    pending: Mapping[str, int] = {i: node for i, node in zip(ids, nodes, strict=True) if i}
+    unsent = [node for i, node in zip(ids, nodes, strict=True) if not i]
+    pause, done, answers, reached = FIRST_PAUSE, 0, 0, False
     while pending:
         came = set()
         for message_id in pending:
             for reply in grid.pull_messages([message_id]):
                 came.add(message_id)
                 done += 1
+                answers += not reply.has_error()
                 yield reply
         if came:
-            pending = [message_id for message_id in pending if message_id not in came]
+            pending = {i: node for i, node in pending.items() if i not in came}
             pause = FIRST_PAUSE
+            if not reached and answers >= patience.quorum > 0:
+                reached = True
+                allowed = patience.after_quorum(time.monotonic() - start)
             if progress is not None:
-                progress(done)
+                progress(done, [*pending.values(), *unsent])
         if stop is not None and stop.is_set():
             raise RunInterruptedError("stopped by the operator")
-        if not pending or time.monotonic() > deadline:
-            return
+        if not pending or time.monotonic() - start > allowed:
+            break
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+    if missing is not None and (late := [*pending.values(), *unsent]):
+        missing(late)

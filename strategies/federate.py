@@ -1,10 +1,10 @@
 """A whole run on the server: noise calibrated, clients awaited, rounds driven, budgets kept."""
 
 import contextlib
+import secrets
 import threading
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord
@@ -25,6 +25,7 @@ from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, Unit, calibr
 from lepton_flwr.privacy.adaptive import AdaptiveClip
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.privacy.policy import CLIENT_NOISE
+from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints, config_digest
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
 from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
 from lepton_flwr.secagg.roles import Members
@@ -32,6 +33,7 @@ from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
 from strategies.budgets import Budgets, statistics_event
 from strategies.exchange import RunInterruptedError
+from strategies.optimizer_state import restore, state_of
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
@@ -66,6 +68,7 @@ class Federation:
         ledgers: folder of the server's ledger, made if missing.
         run: the run's name in the ledger; empty makes one.
         origin: what the records are, where the scenario does not say it.
+        checkpoints: the run's; if they hold one, the run goes on from it. None keeps none.
     """
 
     config: RunConfig
@@ -75,6 +78,7 @@ class Federation:
     ledgers: Path
     run: str = ""
     origin: Origin | None = None
+    checkpoints: Checkpoints | None = None
 
 
 def federate(
@@ -83,101 +87,178 @@ def federate(
     observer: RunObserver,
     stop: threading.Event | None = None,
 ) -> None:
-    """Run all rounds.
+    """Run all rounds, or those that a server before this one has not run.
 
     Raises:
         FederationError: too few clients came.
         BudgetError: a budget does not allow another round; the rounds before it are kept.
         LedgerError: the server's ledger cannot be trusted.
         ConfigError: no noise reaches the epsilon that was asked for.
+        OutputError: a checkpoint cannot be written.
         RunInterruptedError: `stop` was set.
     """
     config = with_noise(with_floor(federation.config))
-    with contextlib.closing(
-        Budgets.open(
-            federation.ledgers,
-            config,
-            federation.run or f"{config.scenario} {datetime.now():%F %T}",
-            federation.origin.population if federation.origin is not None else None,
+    checkpoints, ledgers = federation.checkpoints, federation.ledgers
+    population = federation.origin.population if federation.origin is not None else None
+    with contextlib.ExitStack() as stack:
+        latest, run = None, federation.run
+        if checkpoints:
+            stack.callback(checkpoints.close)
+            latest, run = checkpoints.latest, checkpoints.run
+        run = run or f"{config.scenario} {secrets.token_hex(8)}"
+        budgets = (
+            Budgets.reopen(ledgers, config, run, latest.ledger, population)
+            if latest
+            else Budgets.open(ledgers, config, run, population)
         )
-    ) as budgets:
-        _federate(grid, replace(federation, config=config), budgets, observer, stop)
+        stack.callback(budgets.close)
+        _Server(grid, replace(federation, config=config), budgets, observer, stop).run()
 
 
-def _federate(
-    grid: Grid,
-    federation: Federation,
-    budgets: Budgets,
-    observer: RunObserver,
-    stop: threading.Event | None,
-) -> None:
-    config, privacy = federation.config, federation.config.dp
-    clients = config.clients or 0
-    affordable = budgets.affordable(config.rounds)
-    rounds = Rounds(observer, budgets)
-    weights = build(federation.model, config.seed).get_weights()
-    observer.run_started(
-        RunStart(
-            config=config,
-            scenario_title=federation.title,
-            clients=clients,
-            num_parameters=sum(weight.size for weight in weights),
-            guarantee=_guarantees(federation, budgets, affordable),
-            noise_multiplier_record=privacy.record.noise_multiplier
-            if privacy.record.enabled
-            else None,
-            noise_multiplier_client=privacy.client.noise_multiplier
-            if privacy.client.enabled
-            else None,
-            private_inputs=bool(federation.origin is not None and federation.origin.promises),
+class _Server:
+    """One server of a run; another one may have run its first rounds."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        federation: Federation,
+        budgets: Budgets,
+        observer: RunObserver,
+        stop: threading.Event | None,
+    ) -> None:
+        self._grid = grid
+        self._federation = federation
+        self._config = config = federation.config
+        self._budgets = budgets
+        self._observer = observer
+        self._stop = stop
+        self._checkpoints = federation.checkpoints
+        latest = self._checkpoints.latest if self._checkpoints else None
+        self._inner = inner_strategy(config.train)
+        self._clip = config.dp.client.l2_norm_clip
+        self._rounds = Rounds(observer, budgets, latest.records if latest else ())
+        self._seconds = latest.seconds if latest else 0.0
+        self._began = time.monotonic()
+        if latest:
+            self._weights = list(latest.weights)
+            self._rounds.roc = latest.roc
+            restore(self._inner, latest.optimizer)
+            self._clip = latest.l2_norm_clip or self._clip
+        else:
+            self._weights = build(federation.model, config.seed).get_weights()
+
+    def run(self) -> None:
+        """Everything from the start to the end; the observer hears of both."""
+        config, privacy = self._config, self._config.dp
+        left = config.rounds - max(len(self._rounds.records), self._budgets.last_charged)
+        affordable = self._budgets.affordable(max(left, 0))
+        self._observer.run_started(
+            RunStart(
+                config=config,
+                scenario_title=self._federation.title,
+                clients=config.clients or 0,
+                num_parameters=sum(weight.size for weight in self._weights),
+                guarantee=_guarantees(self._federation, self._budgets, affordable),
+                noise_multiplier_record=privacy.record.noise_multiplier
+                if privacy.record.enabled
+                else None,
+                noise_multiplier_client=privacy.client.noise_multiplier
+                if privacy.client.enabled
+                else None,
+                private_inputs=bool(
+                    self._federation.origin is not None and self._federation.origin.promises
+                ),
+                rounds_done=len(self._rounds.records),
+            )
         )
-    )
-    reason = "failed"
-    try:
-        _await_nodes(grid, clients, stop)
+        reason = "failed"
+        try:
+            if self._checkpoints:
+                self._checkpoints.begin()
+            self._save()
+            self._lose_unfinished()
+            if len(self._rounds.records) < config.rounds:
+                _await_nodes(self._grid, config.clients or 0, self._stop)
+                self._train()
+            reason = "finished"
+        except RunInterruptedError:
+            reason = "interrupted"
+            raise
+        except BudgetError:
+            reason = "budget"
+            raise
+        finally:
+            self._observer.run_ended(RunEnd(reason, self._rounds.roc, privacy.delta, ACCOUNTANT))
+
+    def _lose_unfinished(self) -> None:
+        """Rounds that were charged and are in no checkpoint: they stay charged, and are over."""
+        while len(self._rounds.records) < self._budgets.last_charged:
+            record = self._rounds.lose()
+            self._save()
+            self._observer.round_finished(record, self._weights)
+
+    def _train(self) -> None:
+        config, privacy = self._config, self._config.dp
         strategy = SecureAggregation(
-            _inner(config.train),
-            lambda inner: SecureGrid(
-                inner,
-                federation.members,
-                _settings(config, federation.model),
-                before_train=rounds.charge,
-                on_session=rounds.session,
-                progress=rounds.progress,
-                stop=stop,
-            ),
+            self._inner,
+            self._secure,
             evaluate_every=config.evaluate_every,
+            rounds_done=len(self._rounds.records),
         )
         task = ConfigRecord(
             {
-                "task": _task(config, federation.model).to_json(),
+                "task": _task(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
             }
         )
-
-        def after_round(server_round: int, arrays: ArrayRecord) -> None:
-            if server_round:
-                rounds.finish(arrays.to_numpy_ndarrays())
-
         strategy.start(
-            grid,
-            ArrayRecord(weights),
+            self._grid,
+            ArrayRecord(self._weights),
             num_rounds=config.rounds,
             timeout=config.secagg.timeout,
             train_config=task,
             evaluate_config=ConfigRecord(dict(task)),
-            evaluate_fn=after_round,
+            evaluate_fn=self._after_round,
         )
-        reason = "finished"
-    except RunInterruptedError:
-        reason = "interrupted"
-        raise
-    except BudgetError:
-        reason = "budget"
-        raise
-    finally:
-        observer.run_ended(RunEnd(reason, rounds.roc, privacy.delta, ACCOUNTANT))
+
+    def _secure(self, grid: Grid) -> SecureGrid:
+        self._secured = SecureGrid(
+            grid,
+            self._federation.members,
+            _settings(self._config, self._federation.model, self._clip),
+            before_train=self._rounds.charge,
+            on_session=self._rounds.session,
+            watcher=self._rounds,
+            numbers=self._checkpoints.next_number if self._checkpoints else None,
+            stop=self._stop,
+        )
+        return self._secured
+
+    def _after_round(self, server_round: int, arrays: ArrayRecord) -> None:
+        if server_round:
+            self._weights = arrays.to_numpy_ndarrays()
+            self._clip = self._secured.l2_norm_clip
+            record = self._rounds.finish()
+            self._save()
+            self._observer.round_finished(record, self._weights)
+
+    def _save(self) -> None:
+        """On disk before anybody is told that the round is over."""
+        if self._checkpoints is None:
+            return
+        self._checkpoints.save(
+            Checkpoint(
+                config_digest=config_digest(self._config),
+                weights=self._weights,
+                optimizer=state_of(self._inner),
+                l2_norm_clip=self._clip,
+                ledger=self._budgets.head,
+                records=tuple(self._rounds.records),
+                roc=self._rounds.roc,
+                seconds=self._seconds + time.monotonic() - self._began,
+            )
+        )
 
 
 def with_floor(config: RunConfig) -> RunConfig:
@@ -230,17 +311,20 @@ def with_noise(config: RunConfig) -> RunConfig:
     return replace(config, dp=replace(dp, record=record, client=client))
 
 
-def _settings(config: RunConfig, model: ModelSpec) -> SecureSettings:
+def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> SecureSettings:
     secagg, client = config.secagg, config.dp.client
     return SecureSettings(
         min_survivors=secagg.min_survivors,
         update_bound=secagg.update_bound,
         max_examples=secagg.max_examples,
         timeout=secagg.timeout,
+        straggler_factor=secagg.straggler_factor,
+        straggler_grace=secagg.straggler_grace,
+        retries=secagg.retries,
         cipher=StreamCipher(secagg.cipher),
         evaluate_metrics=evaluation_segments(model, secagg.max_examples),
         client_privacy=ClientPrivacy(
-            l2_norm_clip=client.l2_norm_clip,
+            l2_norm_clip=l2_norm_clip,
             noise_multiplier=client.noise_multiplier,
             sampling_probability=client.sampling_probability,
             population=config.clients or 0,
@@ -268,7 +352,8 @@ def _task(config: RunConfig, model: ModelSpec) -> Task:
     )
 
 
-def _inner(train: TrainConfig) -> Strategy:
+def inner_strategy(train: TrainConfig) -> Strategy:
+    """The Flower strategy that a configuration names."""
     everyone = {
         "fraction_train": 1.0,
         "fraction_evaluate": 1.0,

@@ -1,6 +1,7 @@
 """A simulation's data made ready to train on; statistics that this needs are charged."""
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,17 +10,18 @@ from pathlib import Path
 from lepton_flwr.config import ModelConfig, RunConfig
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.preprocessing import Preprocessor, fit
+from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor, fit
 from lepton_flwr.data.preprocessing.in_process import Charge as ChargeParticipant
 from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
 from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.data.tables import FederatedTables
 from lepton_flwr.device import WHOLE, ledger_files
+from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import Event, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
-from lepton_flwr.runs.artifacts import recipients_of, write_preprocessor
+from lepton_flwr.runs.artifacts import read_preprocessor, recipients_of, write_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_floor, with_noise, with_statistics
 
@@ -65,7 +67,7 @@ def prepare(
         BudgetError: a ledger does not allow the statistics and a round.
         OutputError: the folder cannot be written.
     """
-    run = f"{config.scenario} {folder.name}"
+    run = run_name(config, folder)
     try:
         loaded = scenarios.get(config.scenario).load(config)
         if isinstance(loaded, FederatedData):
@@ -82,6 +84,33 @@ def prepare(
         with contextlib.suppress(OSError):  # not empty: what was charged stays known
             folder.rmdir()
         raise
+
+
+def prepare_again(config: RunConfig, folder: Path) -> FederatedData:
+    """The data of a run that goes on; its statistics are those that were charged when it began.
+
+    Args:
+        config: as `prepare` filled it in.
+        folder: the run's, with the preprocessor if there is one.
+
+    Raises:
+        ConfigError: the preprocessor is encrypted: only its recipients can go on.
+        DataError: the data or the preprocessor cannot be used.
+    """
+    loaded = scenarios.get(config.scenario).load(config)
+    if isinstance(loaded, FederatedData):
+        return loaded
+    preprocessor = read_preprocessor(folder, None)
+    if preprocessor is None:
+        raise DataError(
+            f"{folder}: no {PREPROCESSOR_FILE}: restore it: fitting it again would spend again"
+        )
+    return loaded.features(preprocessor)
+
+
+def run_name(config: RunConfig, folder: Path) -> str:
+    """A name in the ledgers that no other run has, also of another folder of the same name."""
+    return f"{config.scenario} {folder.name} {secrets.token_hex(4)}"
 
 
 def ask_statistics(

@@ -1,12 +1,15 @@
 """Turns sessions into rounds: what each round did, as observers see it."""
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import INFO
+from typing import Any
 
-import numpy as np
 from flwr.common import log
 
+from lepton_flwr.failures import Failure, counted
 from lepton_flwr.privacy.events import Unit
 from lepton_flwr.runs.observer import RoundRecord, RunObserver
 from lepton_flwr.secagg.encoding import Decoded, Kind, Segment
@@ -14,6 +17,9 @@ from lepton_flwr.training.models import ModelSpec
 from lepton_flwr.training.scores import BINS, LARGEST_LOSS, Summary, summarise
 from strategies.budgets import Budgets
 from strategies.secure_session import SessionReport
+from strategies.watcher import Watcher
+
+NAMED = 4  # nodes of those waited for whose names are told
 
 
 def evaluation_segments(model: ModelSpec, max_rows: int) -> tuple[Segment, ...]:
@@ -26,22 +32,30 @@ def evaluation_segments(model: ModelSpec, max_rows: int) -> tuple[Segment, ...]:
     )
 
 
-class Rounds:
+class Rounds(Watcher):
     """Collects the sessions of a round and reports the round when it ends.
 
     Args:
         observer: told of progress and of every round.
         budgets: charged before a round trains.
+        records: the rounds before this server's first.
     """
 
-    def __init__(self, observer: RunObserver, budgets: Budgets) -> None:
+    def __init__(
+        self, observer: RunObserver, budgets: Budgets, records: Sequence[RoundRecord] = ()
+    ) -> None:
         self._observer = observer
         self._budgets = budgets
         self._sessions: list[SessionReport] = []
         self._saturated = 0
         self._summary: Summary | None = None
-        self.round = 1
+        self.records = list(records)
         self.roc: list[tuple[float, float]] | None = None
+
+    @property
+    def round(self) -> int:
+        """Number of the round that is on, from 1."""
+        return len(self.records) + 1
 
     def charge(self) -> None:
         """Charge the budgets for the round that is about to train.
@@ -49,11 +63,31 @@ class Rounds:
         Raises:
             BudgetError: one of them does not allow it; none is charged then.
         """
+        self._note("round started", {})
         self._budgets.charge(self.round)
+        spent = {f"epsilon_{unit.value}": self._budgets.spent(unit) for unit in Unit}
+        self._note("charged", {**spent, "ledger_rows": self._budgets.head[0]})
 
-    def progress(self, phase: str, done: int, total: int) -> None:
+    def waiting(self, phase: str, done: int, total: int, nodes: Sequence[int]) -> None:
         """Replies of an exchange, as they come."""
-        self._observer.waiting(self.round, phase, done, total)
+        names = [str(node) for node in nodes[:NAMED]]
+        self._observer.waiting(self.round, phase, done, total, names)
+
+    def failed(self, phase: str, node: int, failure: Failure) -> None:
+        """A node is out of a session."""
+        self._note("failure", {"phase": phase, "node": str(node), "class": str(failure)})
+
+    def exchanged(self, purpose: str, phase: str, done: int, total: int, seconds: float) -> None:
+        """An exchange is over."""
+        values = {"purpose": purpose, "phase": phase, "answered": done, "asked": total}
+        self._note("exchange", {**values, "seconds": round(seconds, 3)})
+
+    def retrying(self, attempt: int, seconds: float, reason: str) -> None:
+        """A session is opened anew."""
+        self._note("retry", {"attempt": attempt, "seconds": seconds, "reason": reason})
+
+    def _note(self, event: str, values: Mapping[str, Any]) -> None:
+        self._observer.noted(self.round, event, values)
 
     def session(self, report: SessionReport, decoded: Decoded | None) -> None:
         """A session of this round has ended."""
@@ -71,21 +105,29 @@ class Rounds:
             if self._summary.roc is not None:
                 self.roc = [(float(x), float(y)) for x, y in self._summary.roc]
 
-    def finish(self, weights: Sequence[np.ndarray]) -> None:
-        """The round has ended with these global weights."""
+    def finish(self) -> RoundRecord:
+        """The round has ended; the next one is on."""
         self._budgets.settle()
-        self._observer.round_finished(self._record(), weights)
+        record = self._record()
+        self.records.append(record)
         self._sessions, self._saturated, self._summary = [], 0, None
-        self.round += 1
+        return record
+
+    def lose(self) -> RoundRecord:
+        """A server charged the round and did not finish it: it stays charged, and is over."""
+        record = replace(self._record(), reason="the server ended during this round")
+        self.records.append(record)
+        return record
 
     def _record(self) -> RoundRecord:
-        training = next((s for s in self._sessions if s.purpose == "train"), None)
+        trained = [session for session in self._sessions if session.purpose == "train"]
+        training = trained[-1] if trained else None
         participants = training.participants if training else 0
         skipped = training.skipped if training else "no client was asked to train"
-        failures = training.failures if training else Counter[str]()
-        if skipped and failures:
-            counted = ", ".join(f"{count} x {name}" for name, count in failures.most_common())
-            skipped = f"{skipped} ({counted})"
+        if skipped and training and training.failures:
+            skipped = f"{skipped} ({counted(training.failures)})"
+        failures = sum((session.failures for session in self._sessions), Counter[Failure]())
+        purposes = {session.purpose for session in self._sessions}
         seconds: dict[str, float] = {}
         for session in self._sessions:
             for phase, value in session.seconds.items():
@@ -109,4 +151,7 @@ class Rounds:
             saturated=self._saturated,
             seconds=seconds,
             l2_norm_clip=(training.l2_norm_clip or None) if training else None,
+            failures={str(failure): count for failure, count in failures.items()},
+            retries=len(self._sessions) - len(purposes),
+            finished=time.time(),
         )

@@ -21,6 +21,7 @@ class SecureAggregation(Strategy):
         inner: the strategy.
         secure: from Flower's grid to the secure one.
         evaluate_every: rounds between evaluations on the clients; the last is always evaluated.
+        rounds_done: rounds that a server before this one has ended: the first is one more.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class SecureAggregation(Strategy):
         secure: Callable[[Grid], SecureGrid],
         *,
         evaluate_every: int = 1,
+        rounds_done: int = 0,
     ) -> None:
         self.inner = inner
         self._secure = secure
         self._evaluate_every = evaluate_every
+        self._rounds_done = rounds_done
         self._num_rounds = 0
 
     def start(  # noqa: PLR0917 - Flower's signature
@@ -45,43 +48,61 @@ class SecureAggregation(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
-        """As Flower's `Strategy.start`, on the secure grid."""
+        """As Flower's `Strategy.start`, on the secure grid; `num_rounds` counts all rounds.
+
+        `evaluate_fn` is called with 0 before the first round, then with each round's number.
+        """
         self._num_rounds = num_rounds
-        return super().start(
+        result = super().start(
             self._secure(grid),
             initial_arrays,
-            num_rounds,
+            num_rounds - self._rounds_done,
             timeout,
             train_config,
             evaluate_config,
-            evaluate_fn,
+            evaluate_fn
+            and (lambda number, arrays: evaluate_fn(number and self._number(number), arrays)),
         )
+        for history in (
+            result.train_metrics_clientapp,
+            result.evaluate_metrics_clientapp,
+            result.evaluate_metrics_serverapp,
+        ):
+            numbered = {number and self._number(number): m for number, m in history.items()}
+            history.clear()
+            history.update(numbered)
+        return result
+
+    def _number(self, number: int) -> int:
+        """Flower counts this server's rounds, the run counts all."""
+        return number + self._rounds_done
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As the inner strategy."""
-        return self.inner.configure_train(server_round, arrays, config, grid)
+        return self.inner.configure_train(self._number(server_round), arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the inner strategy, on the one reply that holds the mean."""
-        return self.inner.aggregate_train(server_round, replies)
+        return self.inner.aggregate_train(self._number(server_round), replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As the inner strategy, in the rounds that are evaluated."""
-        if server_round % self._evaluate_every and server_round != self._num_rounds:
+        number = self._number(server_round)
+        if number % self._evaluate_every and number != self._num_rounds:
             return []
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+        return self.inner.configure_evaluate(number, arrays, config, grid)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """As the inner strategy, on the one reply that holds the sums."""
-        return self.inner.aggregate_evaluate(server_round, replies)
+        return self.inner.aggregate_evaluate(self._number(server_round), replies)
 
     def summary(self) -> None:
         """As the inner strategy."""

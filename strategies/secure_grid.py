@@ -4,8 +4,10 @@ To the strategy on top it looks like a federation with a single client that answ
 any strategy that is linear in the clients' replies works on it unchanged.
 """
 
+import itertools
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,11 @@ from lepton_flwr.secagg.graph import MAX_CLIENTS
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import NUM_EXAMPLES, UNCLIPPED, UPDATE
-from strategies.secure_session import Progress, SecureSession, SessionReport
+from strategies.exchange import Patience, RunInterruptedError
+from strategies.secure_session import SecureSession, SessionReport
+from strategies.watcher import Watcher
+
+FIRST_BACKOFF = 1.0  # seconds before the first retry; each further one waits twice as long
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,10 @@ class SecureSettings:
         min_survivors: fewest clients whose sum is revealed; the protocol's threshold may be more.
         update_bound: largest absolute coordinate of an update, where no client privacy bounds it.
         max_examples: largest weight of one client; 1 weighs all alike.
-        timeout: seconds that each exchange waits.
+        timeout: seconds that each exchange waits at most.
+        straggler_factor: see `Patience`.
+        straggler_grace: see `Patience`.
+        retries: how often a session that asked nobody to work is opened anew.
         cipher: of the masks.
         train_metrics: what a train reply's metrics add to the sum beside the update.
         evaluate_metrics: the same for evaluate replies.
@@ -95,6 +104,9 @@ class SecureSettings:
     update_bound: float = 16.0
     max_examples: int = 65_536
     timeout: float = 600.0
+    straggler_factor: float = 0.0
+    straggler_grace: float = 0.0
+    retries: int = 0
     cipher: StreamCipher = StreamCipher.AES
     train_metrics: tuple[Segment, ...] = ()
     evaluate_metrics: tuple[Segment, ...] = ()
@@ -111,7 +123,9 @@ class SecureGrid(Grid):
         before_train: called before any training message is sent, to charge the budget; what it
             raises ends the run.
         on_session: called after each session with its report and what it decoded to, if anything.
-        progress: called as replies come.
+        watcher: hears of replies and failures as they come.
+        numbers: gives each session its number; greater than every one given before in this run,
+            also by a server that was ended. None counts from 1.
         stop: when set, the run ends with `RunInterruptedError`.
 
     Guarantee: the strategy, its logs and whoever reads them see sums and their number of clients.
@@ -126,7 +140,8 @@ class SecureGrid(Grid):
         *,
         before_train: Callable[[], None] | None = None,
         on_session: Callable[[SessionReport, Decoded | None], None] | None = None,
-        progress: Progress | None = None,
+        watcher: Watcher | None = None,
+        numbers: Callable[[], int] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._grid = grid
@@ -134,11 +149,16 @@ class SecureGrid(Grid):
         self._settings = settings
         self._before_train = before_train
         self._on_session = on_session
-        self._progress = progress
+        self._watcher = watcher or Watcher()
+        self._numbers = numbers or itertools.count(1).__next__
         self._stop = stop
-        self._number = 0
         privacy = settings.client_privacy
         self._clip = 0.0 if privacy is None else privacy.l2_norm_clip
+
+    @property
+    def l2_norm_clip(self) -> float:
+        """To which the next round's updates are clipped; 0 without client-level privacy."""
+        return self._clip
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -168,7 +188,6 @@ class SecureGrid(Grid):
                 self._before_train()
             if privacy is not None:
                 messages = privacy.sample(messages)
-        self._number += 1
         floor = self._settings.min_survivors
         if len(messages) < floor:
             report = SessionReport(purpose, len(messages))
@@ -179,19 +198,10 @@ class SecureGrid(Grid):
         return self._sum(messages, purpose, min(timeout or np.inf, self._settings.timeout))
 
     def _sum(self, messages: list[Message], purpose: str, timeout: float) -> list[Message]:
-        config = self._config(messages, purpose)
-        session = SecureSession(
-            self._grid,
-            config,
-            messages,
-            self._members,
-            timeout=timeout,
-            progress=self._progress,
-            stop=self._stop,
-        )
-        total = session.run()
-        if total is None:
-            return self._finish(session.report, None)
+        found = self._session(messages, purpose, timeout)
+        if found is None:
+            return []
+        config, report, total = found
         lifted = config.layout.lift(total)
         privacy = self._settings.client_privacy
         if purpose == "train" and privacy is not None:
@@ -199,12 +209,48 @@ class SecureGrid(Grid):
         try:
             decoded = config.layout.decode(lifted)
         except VectorError as error:
-            session.report.skipped = str(error)
-            return self._finish(session.report, None)
+            report.skipped = str(error)
+            return self._finish(report, None)
         if UPDATE in decoded.means and privacy is not None:
             decoded.means[UPDATE] *= decoded.weight / privacy.expected_cohort
-        self._finish(session.report, decoded)
+        self._finish(report, decoded)
         return [Message(_content(messages[0].content, decoded), reply_to=messages[0])]
+
+    def _session(
+        self, messages: list[Message], purpose: str, timeout: float
+    ) -> tuple[SessionConfig, SessionReport, np.ndarray] | None:
+        """A session that gives a sum, or None; one that asked nobody to work is opened anew."""
+        settings = self._settings
+        patience = Patience(timeout, settings.straggler_factor, settings.straggler_grace)
+        for attempt in itertools.count(1):
+            config = self._config(messages, purpose)
+            session = SecureSession(
+                self._grid,
+                config,
+                messages,
+                self._members,
+                patience=patience,
+                watcher=self._watcher,
+                stop=self._stop,
+            )
+            total = session.run()
+            if total is not None:
+                return config, session.report, total
+            self._finish(session.report, None)
+            # The cohort stays: one that is drawn again until it answers is no Poisson sample.
+            # Nor is a round repeated that clients worked for: that would be one more release.
+            if session.report.worked or attempt > settings.retries:
+                break
+            self._back_off(attempt, session.report.skipped)
+        return None
+
+    def _back_off(self, attempt: int, reason: str) -> None:
+        seconds = FIRST_BACKOFF * 2 ** (attempt - 1)
+        self._watcher.retrying(attempt, seconds, reason)
+        if self._stop is None:
+            time.sleep(seconds)
+        elif self._stop.wait(seconds):
+            raise RunInterruptedError("stopped by the operator")
 
     def _config(self, messages: list[Message], purpose: str) -> SessionConfig:
         settings, privacy = self._settings, self._settings.client_privacy
@@ -222,7 +268,7 @@ class SecureGrid(Grid):
         count = len(messages)
         return SessionConfig(
             run_id=str(messages[0].metadata.run_id),
-            number=self._number,
+            number=self._numbers(),
             purpose=purpose,
             layout=Layout(segments, count, settings.max_examples if weighted else 1),
             min_survivors=settings.min_survivors,

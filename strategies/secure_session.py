@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import WARNING
 from typing import Any
 
@@ -13,29 +13,39 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from lepton_flwr.errors import LeptonError
+from lepton_flwr.errors import LeptonError, OutputError, classify
+from lepton_flwr.failures import Failure
+from lepton_flwr.runs.text import one_line
+from lepton_flwr.secagg import version
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError
-from lepton_flwr.secagg.messages import Attestation, Fields, KeyRecord, Reveal, ShareBundle
+from lepton_flwr.secagg.messages import (
+    Attestation,
+    Fields,
+    KeyRecord,
+    Participation,
+    Reveal,
+    ShareBundle,
+)
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.server import ServerSession
 from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
-from strategies.exchange import RunInterruptedError, exchange
-
-Progress = Callable[[str, int, int], None]
+from strategies.exchange import Patience, RunInterruptedError, exchange
+from strategies.watcher import Watcher
 
 
 @dataclass
 class SessionReport:
-    """What a session did; nothing in it is about one client.
+    """What a session did; nothing in it is about one client's data.
 
     Attributes:
         purpose: "train" or "evaluate".
         participants: clients that were asked.
         survivors: clients in the sum; 0 if there is none.
         skipped: why there is no sum, else empty.
-        failures: error classes of clients, counted.
+        failures: clients that it lost, by class.
+        worked: whether any client was asked to work; until then nothing can have been released.
         bytes_up: sent by all clients.
         bytes_down: sent to all clients.
         l2_norm_clip: to which each update was clipped; 0 if none was.
@@ -46,7 +56,8 @@ class SessionReport:
     participants: int
     survivors: int = 0
     skipped: str = ""
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: Counter[Failure] = field(default_factory=Counter)
+    worked: bool = False
     bytes_up: int = 0
     bytes_down: int = 0
     l2_norm_clip: float = 0.0
@@ -61,8 +72,8 @@ class SecureSession:
         config: the session.
         messages: the strategy's, one for each node, all with the same content.
         members: the roster.
-        timeout: seconds that each exchange waits.
-        progress: called with the exchange, the replies so far and the number expected.
+        patience: how long each exchange waits; its quorum is set here.
+        watcher: hears of replies and failures as they come.
         stop: when set, the session ends with `RunInterruptedError`.
     """
 
@@ -73,8 +84,8 @@ class SecureSession:
         messages: Sequence[Message],
         members: Members,
         *,
-        timeout: float,
-        progress: Progress | None = None,
+        patience: Patience,
+        watcher: Watcher | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._grid = grid
@@ -82,8 +93,9 @@ class SecureSession:
         self._nodes = [message.metadata.dst_node_id for message in messages]
         self._content = dict(messages[0].content.items())
         self._server = ServerSession(config, content_digest(self._content), members)
-        self._timeout = timeout
-        self._progress = progress
+        self._config = config
+        self._patience = patience
+        self._watcher = watcher or Watcher()
         self._stop = stop
         self.report = SessionReport(config.purpose, len(messages), l2_norm_clip=config.l2_norm_clip)
 
@@ -94,7 +106,7 @@ class SecureSession:
         """
         try:
             return self._exchanges()
-        except RunInterruptedError:
+        except (RunInterruptedError, OutputError):  # the latter is a watcher's
             raise
         except LeptonError as error:
             self.report.skipped = str(error)
@@ -103,19 +115,19 @@ class SecureSession:
 
     def _exchanges(self) -> np.ndarray:
         server = self._server
-        keys = server.request_keys().to_fields()
+        keys = {**server.request_keys().to_fields(), **version.own()}
         self._ask(Exchange.KEYS, dict.fromkeys(self._nodes, keys), self._receive_keys)
         rosters = {node: roster.to_fields() for node, roster in server.close_keys().items()}
         self._ask(Exchange.SHARES, rosters, self._receive_shares)
         work = {node: request.to_fields() for node, request in server.close_shares().items()}
+        self.report.worked = True
         self._ask(Exchange.WORK, work, self._receive_masked, self._content)
-        fields = server.close_masked().to_fields()
+        survivors = {node: request.to_fields() for node, request in server.close_masked().items()}
         self.report.survivors = server.num_survivors
-        self._ask(
-            Exchange.ATTEST, dict.fromkeys(server.survivors, fields), self._receive_attestation
-        )
-        asked = server.close_attestations()
-        reveals = {node: request.to_fields() for node, request in asked.items()}
+        self._ask(Exchange.ATTEST, survivors, self._receive_attestation)
+        reveals = {
+            node: request.to_fields() for node, request in server.close_attestations().items()
+        }
         self._ask(Exchange.REVEAL, reveals, self._receive_reveal)
         start = time.monotonic()
         total = server.close_reveals()
@@ -135,36 +147,55 @@ class SecureSession:
             record = ConfigRecord({EXCHANGE: str(step), **fields})
             body = RecordDict({**(content or {}), RECORD: record})
             self.report.bytes_down += _size(body)
-            messages.append(Message(body, node, self._type, ttl=self._timeout))
-        if self._progress is not None:
-            self._progress(step, 0, len(messages))
+            messages.append(Message(body, node, self._type, ttl=self._patience.timeout))
+        total, failed = len(messages), self.report.failures.total()
+        self._watcher.waiting(step, 0, total, list(requests))
+        quorum = self._config.floor(min(total, self._config.layout.num_clients))
         for reply in exchange(
             self._grid,
             messages,
-            timeout=self._timeout,
-            progress=lambda done: self._progress and self._progress(step, done, len(messages)),
+            patience=replace(self._patience, quorum=quorum),
+            progress=lambda done, nodes: self._watcher.waiting(step, done, total, nodes),
+            missing=lambda nodes: self._missing(step, nodes),
             stop=self._stop,
         ):
-            self._receive(reply, receive)
-        self.report.seconds[step] = time.monotonic() - start
+            self._receive(step, reply, receive)
+        self.report.seconds[step] = seconds = time.monotonic() - start
+        answered = total - (self.report.failures.total() - failed)
+        self._watcher.exchanged(self.report.purpose, step, answered, total, seconds)
 
-    def _receive(self, reply: Message, receive: Callable[[int, Message], None]) -> None:
+    def _receive(
+        self, step: Exchange, reply: Message, receive: Callable[[int, Message], None]
+    ) -> None:
         """One bad reply costs the round one client."""
+        node = reply.metadata.src_node_id
         if reply.has_error():
-            self._failed(str(reply.error.reason))
+            self._failed(step, node, Failure.of_code(reply.error.code), str(reply.error.reason))
             return
         self.report.bytes_up += _size(reply.content)
         try:
-            receive(reply.metadata.src_node_id, reply)
+            receive(node, reply)
         except LeptonError as error:
-            self._failed(f"{type(error).__name__}: {error}")
+            self._failed(step, node, classify(error), f"{type(error).__name__}: {error}")
 
-    def _failed(self, reason: str) -> None:
-        self.report.failures[reason.partition(":")[0][:80]] += 1
-        log(WARNING, "A client left the round: %s", reason[:300])
+    def _missing(self, step: Exchange, nodes: Sequence[int]) -> None:
+        """Those that did not answer: gone, where the federation no longer knows them."""
+        there = set(self._grid.get_node_ids())
+        for node in nodes:
+            failure = Failure.TIMEOUT if node in there else Failure.LEFT
+            self._failed(step, node, failure, "no answer in time")
+
+    def _failed(self, step: Exchange, node: int, failure: Failure, reason: str) -> None:
+        self.report.failures[failure] += 1
+        # The class counts; the text is a client's and only for whoever reads the log.
+        text = one_line(reason)[:300]
+        log(WARNING, "Node %d left the round at %s: %s (%s)", node, step, failure.words, text)
+        self._watcher.failed(step, node, failure)
 
     def _receive_keys(self, node: int, reply: Message) -> None:
-        self._server.receive_keys(node, KeyRecord.from_fields(_fields(reply)))
+        fields = _fields(reply)
+        version.check_client({key: fields.pop(key, None) for key in version.own()})
+        self._server.receive_keys(node, KeyRecord.from_fields(fields))
 
     def _receive_shares(self, node: int, reply: Message) -> None:
         self._server.receive_shares(node, ShareBundle.from_fields(_fields(reply)))
@@ -178,7 +209,7 @@ class SecureSession:
             vector = array.numpy()
         except Exception:  # the bytes are a client's: numpy may raise anything
             raise MessageError("a masked vector that is not an array") from None
-        self._server.receive_masked(node, vector)
+        self._server.receive_masked(node, vector, Participation.from_fields(_fields(reply)))
 
     def _receive_attestation(self, node: int, reply: Message) -> None:
         self._server.receive_attestation(node, Attestation.from_fields(_fields(reply)))

@@ -4,11 +4,11 @@
 (`simulated = false`) the devices bring their own keys, policies and data.
 """
 
+import contextlib
 import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,16 @@ from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.device import provision, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
+from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read
 from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
+from lepton_flwr.runs.prometheus import PrometheusFile
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
-from strategies.preparation import DEVICES, prepare, spending_policy, with_data
+from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -39,6 +42,7 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
+RESUME = "resume"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
@@ -48,11 +52,23 @@ def observers(
     *,
     out: Path | None = None,
     folder: Path | None = None,
+    resumed: Checkpoint | None = None,
     progress: bool = True,
 ) -> tuple[RunFolder, RunObserver]:
-    """A run folder below `out`, or `folder` itself, and with it a progress display."""
-    kept = RunFolder(config, save_model=model_saver(config), out=out, folder=folder)
-    return kept, Observers([kept, ProgressBar()]) if progress else kept
+    """A run folder below `out`, or `folder` itself, and with it log, metrics and progress display.
+
+    With `resumed` the run in `folder` goes on.
+    """
+    save_model = model_saver(config)
+    kept = RunFolder(config, save_model=save_model, out=out, folder=folder, resumed=resumed)
+    listeners = []
+    if config.observe.prometheus:
+        path = kept.path / config.observe.prometheus  # as it is, if absolute
+        log = kept.path / JOURNAL_FILE
+        before, _ = read(log) if resumed and log.exists() else ([], 0)
+        listeners.append(PrometheusFile(path, kept.path.resolve().name, before))
+    shown = [ProgressBar()] if progress else []
+    return kept, Observers([kept, Journal(kept.path, listeners), *shown])
 
 
 def model_saver(config: RunConfig) -> SaveModel:
@@ -84,16 +100,43 @@ def serve(  # noqa: PLR0917
     stop: threading.Event | None = None,
     run: str = "",
     origin: Origin | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Run a federation of simulated devices, which exist for as long as this takes.
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
     with _devices(run_id, config, data, ledgers) as roster:
-        federate(grid, _federation(config, roster, ledgers, run, origin), observer, stop)
+        federation = _federation(config, roster, ledgers, run, origin, checkpoints)
+        federate(grid, federation, observer, stop)
 
 
-@contextmanager
+def begin(
+    folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str
+) -> Checkpoints | None:
+    """Checkpoints of a new run, which say how to start it again.
+
+    None if the model is to be on no disk in clear: nobody here could read it to go on.
+    """
+    if config.output.model_to:
+        return None
+    known = {LEDGER: str(ledgers.resolve()), **settings}
+    return Checkpoints.new(folder, run, known)
+
+
+def ledgers_of(checkpoints: Checkpoints) -> Path:
+    """Where the ledgers of a run that goes on are.
+
+    Raises:
+        CheckpointDamagedError: it does not say so.
+    """
+    named = checkpoints.settings.get(LEDGER)
+    if not isinstance(named, str):
+        raise CheckpointDamagedError("run.json: damaged: expected the folder of the ledgers")
+    return Path(named)
+
+
+@contextlib.contextmanager
 def _devices(
     run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
@@ -118,24 +161,33 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    own = {key: values.pop(key, None) for key in (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER)}
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, RESUME)
+    own = {key: str(values.pop(key, None) or "") for key in names}
+    simulated = context.run_config.get(SIMULATED) is not False
+    if own[RESUME]:
+        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated)
+        return
     config = _settings(values, own[CONFIG_FILE])
-    out = Path(str(own[OUT])) if own[OUT] else None
-    named = Path(str(own[LEDGER])) if own[LEDGER] else None
-    if own[SIMULATED] is not False:
+    out = Path(own[OUT]) if own[OUT] else None
+    named = Path(own[LEDGER]) if own[LEDGER] else None
+    if simulated:
         path = new_folder(out, config.scenario)
         ledgers = named or path / LEDGERS
         made = prepare(replace(config, clients=_count_nodes(grid)), path, ledgers)
         _, observer = observers(made.config, folder=path)
-        serve(grid, context.run_id, made.config, made.data, observer, ledgers, run=made.run)
-        return
-    if not own[ROSTER]:
-        raise ConfigError(
-            f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
+        checkpoints = begin(path, made.config, ledgers, made.run)
+        serve(
+            grid,
+            context.run_id,
+            made.config,
+            made.data,
+            observer,
+            ledgers,
+            run=made.run,
+            checkpoints=checkpoints,
         )
-    named_roster = Path(str(own[ROSTER]))
-    revoked = named_roster.with_name(LIST_FILE)
-    roster = Roster.of_authority(_read(named_roster), _read(revoked) if revoked.exists() else None)
+        return
+    roster = _roster(own[ROSTER])
     if not config.model.input_shape:
         data = scenarios.get(config.scenario).load(config)
         if not isinstance(data, FederatedData):
@@ -147,18 +199,48 @@ def main(grid: Grid, context: Context) -> None:
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
     folder, observer = observers(config, folder=out)
-    federate(grid, _federation(config, roster, named or folder.path / LEDGERS), observer)
+    ledgers = named or folder.path / LEDGERS
+    run = run_name(config, folder.path)
+    where = {ROSTER: str(Path(own[ROSTER]).resolve())}
+    checkpoints = begin(folder.path, config, ledgers, run, **where)
+    federation = _federation(config, roster, ledgers, run, checkpoints=checkpoints)
+    federate(grid, federation, observer)
 
 
-def _federation(
+def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
+    if simulated:
+        raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
+                          " with a simulated one")  # fmt: skip
+    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        config = checkpoints.config
+        members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
+        ledgers = ledgers_of(checkpoints)
+        _, observer = observers(config, folder=path, resumed=checkpoints.latest)
+        federation = _federation(config, members, ledgers, checkpoints=checkpoints)
+        federate(grid, federation, observer)
+
+
+def _roster(path: str) -> Roster:
+    if not path:
+        raise ConfigError(
+            f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
+        )
+    named = Path(path)
+    revoked = named.with_name(LIST_FILE)
+    return Roster.of_authority(_read(named), _read(revoked) if revoked.exists() else None)
+
+
+def _federation(  # noqa: PLR0917
     config: RunConfig,
     roster: Roster,
     ledgers: Path,
     run: str = "",
     origin: Origin | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Federation:
     title = scenarios.get(config.scenario).title if origin is None else origin.title
-    return Federation(config, describe_model(config), roster, title, ledgers, run, origin)
+    model = describe_model(config)
+    return Federation(config, model, roster, title, ledgers, run, origin, checkpoints)
 
 
 def _read(path: Path) -> bytes:
@@ -168,10 +250,10 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{ROSTER}={str(path)!r}: {error.strerror}") from None
 
 
-def _settings(values: Mapping[str, Any], config_file: object) -> RunConfig:
+def _settings(values: Mapping[str, Any], config_file: str) -> RunConfig:
     """A file's settings as they are, or else those of the app's configuration."""
     if config_file:
-        return resolve(config=Path(str(config_file)))
+        return resolve(config=Path(config_file))
     return RunConfig.build(scenario_defaults(values.get("scenario")), nest(values))
 
 

@@ -7,13 +7,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from lepton_flwr.errors import DataError
+from lepton_flwr.failures import counted
 from lepton_flwr.inference.ballot import QUERIES, VOTE, Question, layout_of
 from lepton_flwr.inference.poll import Tally
 from lepton_flwr.secagg.errors import ThresholdError
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.task import Task
-from strategies.secure_session import Progress, SecureSession
+from strategies.exchange import Patience
+from strategies.secure_session import SecureSession
+from strategies.watcher import Watcher
 
 # Sessions of training, which count from 1, and those of polls in one run must not meet.
 FIRST_SESSION = 2**40
@@ -37,7 +40,7 @@ class FlowerVoters:
         min_survivors: fewest nodes whose sum is released.
         timeout: seconds that each exchange waits.
         polls_before: polls that this run has asked already.
-        progress: called with the exchange, the replies so far and the number expected.
+        watcher: hears of replies and failures as they come.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class FlowerVoters:
         min_survivors: int,
         timeout: float = 600.0,
         polls_before: int = 0,
-        progress: Progress | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self._grid = grid
         self._members = members
@@ -59,7 +62,7 @@ class FlowerVoters:
         self._min_survivors = min_survivors
         self._timeout = timeout
         self._number = FIRST_SESSION + polls_before
-        self._progress = progress
+        self._watcher = watcher
 
     def __call__(self, queries: np.ndarray, question: Question) -> Tally:
         """One session over all nodes.
@@ -93,12 +96,12 @@ class FlowerVoters:
             config,
             messages,
             self._members,
-            timeout=self._timeout,
-            progress=self._progress,
+            patience=Patience(self._timeout),
+            watcher=self._watcher,
         )
         total = session.run()
         if total is None:
-            lost = ", ".join(f"{name} ({n})" for name, n in sorted(session.report.failures.items()))
-            raise ThresholdError(session.report.skipped + (f"; lost by {lost}" if lost else ""))
+            lost = counted(session.report.failures)
+            raise ThresholdError(session.report.skipped + (f"; lost: {lost}" if lost else ""))
         lifted = layout.lift(total)
         return Tally.of(lifted, layout, question.num_classes, session.report.survivors)

@@ -40,6 +40,9 @@ LedgerFolder = Annotated[
         "in the run's folder.",
     ),
 ]
+ResumedRun = Annotated[
+    Path | None, typer.Option("--resume", help="Folder of a run that was ended, to go on with.")
+]
 CsvFile = Annotated[
     Path | None,
     typer.Option("--csv", help="Learn from this CSV file of yours, whatever columns it has."),

@@ -15,10 +15,12 @@ from lepton_flwr.commands.options import (
     ModelTo,
     NoDP,
     Out,
+    ResumedRun,
     Rounds,
     Scenario,
     Seed,
 )
+from lepton_flwr.errors import ConfigError
 
 
 def simulate(
@@ -38,18 +40,34 @@ def simulate(
     ledger: LedgerFolder = None,
     seed: Seed = None,
     model_to: ModelTo = None,
+    resume: ResumedRun = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
 
     `lepton scenarios` lists what SCENARIO can be; transport if not given. With --csv it is a table
     of yours: columns of numbers and categories, also with missing values and duplicates.
+    `--resume` goes on with a run that was ended, after its last round, with its own settings and
+    budget.
 
     Example: lepton simulate health --rounds 20 --epsilon 2 --set train.local_steps=30
 
     Example: lepton simulate --csv patients.csv --label died --by hospital
     """
+    given = (
+        scenario, clients, rounds, epsilon, client_epsilon, config, assignments, out, ledger, csv,
+        label, by, model_to,
+    )  # fmt: skip
     with one_line_errors(debug):
+        from lepton_flwr.runs.progress import print_summary
+
+        if resume is not None:
+            if no_dp or seed is not None or any(value is not None for value in given):
+                raise ConfigError("--resume: a run goes on with its own settings: give no others")
+            from simulations import runner
+
+            print_summary(runner.resume(resume, debug))
+            return
         from lepton_flwr.runs.settings import resolve
 
         settings = resolve(
@@ -67,7 +85,6 @@ def simulate(
             model_to=model_to or (),
             assignments=assignments or (),
         )
-        from lepton_flwr.runs.progress import print_summary
         from simulations import runner
 
         print_summary(runner.simulate(settings, out, debug, ledger))

@@ -10,10 +10,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from lepton_flwr.errors import PrivacyError
+from lepton_flwr.failures import Failure
 
 
 class CertificateError(PrivacyError):
     """The certificate is malformed, out of its time, of another authority or another kind."""
+
+    failure = Failure.IDENTITY
 
 
 def parse_pem(pem: bytes) -> x509.Certificate:

@@ -5,10 +5,13 @@ import stat
 from pathlib import Path
 
 from lepton_flwr.errors import PrivacyError
+from lepton_flwr.failures import Failure
 
 
 class KeyFileError(PrivacyError):
     """A file that holds a key is missing, malformed, in the way, or open to other users."""
+
+    failure = Failure.IDENTITY
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -34,6 +34,7 @@ from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.private_keys import load_private_pem, private_pem
 from lepton_flwr.crypto.revocation import RevocationList, read_lists
 from lepton_flwr.errors import PrivacyError
+from lepton_flwr.failures import Failure
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -48,9 +49,13 @@ _SIGNATURE_HEADER = b"\x03\x41\x00"
 class NotOnRosterError(PrivacyError):
     """The key is not one that this device accepts."""
 
+    failure = Failure.IDENTITY
+
 
 class SignatureError(PrivacyError):
     """The signature is not the key's over the message."""
+
+    failure = Failure.IDENTITY
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A run on a server's devices: `lepton server train`."""
+"""A run on a server's devices: `lepton server train` and `lepton server resume`."""
 
 import contextlib
 import sys
@@ -11,7 +11,8 @@ from lepton_flwr.crypto.identity import ROSTER_FILE
 from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
 from lepton_flwr.deploy.settings import ServerSettings
 from lepton_flwr.deploy.status import RUNNING, Status
-from lepton_flwr.errors import FederationError
+from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.runs.checkpoint import Checkpoints
 from simulations.loopback import environment
 from simulations.processes import Processes, termination_as_exit
 
@@ -46,27 +47,12 @@ def train(
     import tomli_w
 
     from lepton_flwr.runs.folder import new_folder
-    from simulations.app_bundle import assemble
-    from simulations.flower import Flower
 
     folder = folder.resolve()
-    ServerSettings.read(folder)
-    status = Status.read(folder)
-    if status is None or status.state != RUNNING:
-        raise FederationError(
-            f"{folder}: the server is {status.state if status else 'not running'}: expected "
-            "`lepton server run` of the same folder, on this machine"
-        )
+    _check_running(folder)
     run_folder = new_folder(out or folder / "runs", config.scenario).resolve()
-    logs = run_folder / "logs"
-    logs.mkdir()
-    with (
-        termination_as_exit(),
-        tempfile.TemporaryDirectory(prefix="lepton-train-") as name,
-        Processes(logs, environment()) as processes,
-    ):
-        temporary = Path(name).resolve()
-        config_file = temporary / "config.toml"
+    with tempfile.TemporaryDirectory(prefix="lepton-train-") as name:
+        config_file = Path(name).resolve() / "config.toml"
         config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
         values = {
             "simulated": False,
@@ -75,11 +61,74 @@ def train(
             "out": str(run_folder),
             "ledger": str((ledger or folder / "ledger").resolve()),
         }
+        _run(folder, values, run_folder / "logs", console)
+    return run_folder
+
+
+def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Path:
+    """Go on with a run on the devices of a running server.
+
+    The checkpoint is checked before anything is started, and by the server again.
+
+    Args:
+        folder: the server's.
+        run_folder: the run's.
+        console: where the log goes; None is standard output.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        CheckpointError: the run cannot go on.
+        ConfigError: it ran on simulated devices; or `server.toml` is missing or malformed.
+        FederationError: the server does not run, or the run failed.
+    """
+    folder, run_folder = folder.resolve(), run_folder.resolve()
+    done = check_resumable(run_folder)
+    _check_running(folder)
+    values = {
+        "simulated": False,
+        "roster": str(folder / ROSTER_FILE),
+        "resume": str(run_folder),
+    }
+    _run(folder, values, run_folder / "logs" / f"after-round-{done}", console)
+    return run_folder
+
+
+def check_resumable(run_folder: Path) -> int:
+    """Rounds that a run on devices has done; see `resume` for what is raised."""
+    with contextlib.closing(Checkpoints.reopen(run_folder)) as checkpoints:
+        if "roster" not in checkpoints.settings:
+            raise ConfigError(
+                f"{run_folder}: a run of simulated devices: go on with `lepton simulate --resume`"
+            )
+        return checkpoints.rounds_done
+
+
+def _check_running(folder: Path) -> None:
+    ServerSettings.read(folder)
+    status = Status.read(folder)
+    if status is None or status.state != RUNNING:
+        raise FederationError(
+            f"{folder}: the server is {status.state if status else 'not running'}: expected "
+            "`lepton server run` of the same folder, on this machine"
+        )
+
+
+def _run(folder: Path, values: dict[str, object], logs: Path, console: TextIO | None) -> None:
+    from simulations.app_bundle import assemble
+    from simulations.flower import Flower
+
+    logs.mkdir(parents=True, exist_ok=True)
+    with (
+        termination_as_exit(),
+        tempfile.TemporaryDirectory(prefix="lepton-train-") as name,
+        Processes(logs, environment()) as processes,
+    ):
         flower = Flower(processes, folder / FLOWER_HOME, CONNECTION)
         try:
-            flower.run(assemble(temporary), values, console or sys.stdout)
+            flower.run(assemble(Path(name).resolve()), values, console or sys.stdout)
         except (KeyboardInterrupt, SystemExit):
             with contextlib.suppress(FederationError):
                 flower.stop()
             raise
-    return run_folder

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import ConfigError, PrivacyError
+from lepton_flwr.failures import Failure
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
     Event,
@@ -45,6 +46,8 @@ _LARGEST_STRIDE = math.log(2)
 
 class BudgetError(PrivacyError):
     """The next release would exceed the privacy budget."""
+
+    failure = Failure.BUDGET
 
 
 def epsilon_of(mechanism: SampledGaussian, delta: float, steps: int) -> float:

@@ -19,6 +19,7 @@ from typing import Self
 
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.errors import PrivacyError
+from lepton_flwr.failures import Failure
 
 SCHEMA = 1
 APPLICATION_ID = 0x4C45504C  # "LEPL"
@@ -39,6 +40,8 @@ CREATE TABLE memos (key BLOB PRIMARY KEY, value INTEGER NOT NULL, hash BLOB NOT 
 
 class LedgerError(PrivacyError):
     """A ledger cannot be used, so nothing may be released."""
+
+    failure = Failure.BUDGET
 
 
 class LedgerCorruptError(LedgerError):

@@ -22,8 +22,8 @@ _TAGS = {
 }
 
 
-def write(folder: Path, records: Sequence[RoundRecord], times: Sequence[float]) -> None:
-    """Write one event per round, at the round's own time.
+def write(folder: Path, records: Sequence[RoundRecord]) -> None:
+    """Write one event per round, at the time when it finished.
 
     The records of `tf.summary` are built directly: its `scalar` needs the TensorBoard package,
     which TensorFlow no longer brings.
@@ -31,7 +31,6 @@ def write(folder: Path, records: Sequence[RoundRecord], times: Sequence[float]) 
     Args:
         folder: made if it is not there.
         records: the rounds.
-        times: when each finished, in seconds since 1970.
 
     Raises:
         OutputError: it cannot be written.
@@ -42,16 +41,18 @@ def write(folder: Path, records: Sequence[RoundRecord], times: Sequence[float]) 
 
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
-    path = folder / f"events.out.tfevents.{int(times[0])}.lepton"
+    path = folder / f"events.out.tfevents.{int(records[0].finished)}.lepton"
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            header = tf.compat.v1.Event(wall_time=times[0], file_version="brain.Event:2")
+            began = records[0].finished
+            header = tf.compat.v1.Event(wall_time=began, file_version="brain.Event:2")
             writer.write(header.SerializeToString())
-            for record, time in zip(records, times, strict=True):
+            for record in records:
                 summary = tf.compat.v1.Summary()
                 for tag, value in _values(record).items():
                     summary.value.add(tag=tag, simple_value=value)
-                event = tf.compat.v1.Event(wall_time=time, step=record.round, summary=summary)
+                when = record.finished
+                event = tf.compat.v1.Event(wall_time=when, step=record.round, summary=summary)
                 writer.write(event.SerializeToString())
     except tf.errors.OpError as error:
         path.unlink(missing_ok=True)

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -17,6 +18,7 @@ from lepton_flwr._files import output_errors, write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.runs import events, plots, report
 from lepton_flwr.runs.artifacts import has_model, recipients_of, write_model
+from lepton_flwr.runs.checkpoint import Checkpoint
 from lepton_flwr.runs.history import History, rows
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 
@@ -42,6 +44,7 @@ class RunFolder:
         config: the resolved configuration; `lepton simulate --config` repeats the run from it.
         out: folder that holds the runs; None is `runs`.
         folder: a folder that `new_folder` made, instead of a new one below `out`.
+        resumed: the checkpoint from which the run in `folder` goes on; its files stay.
         save_model: writes weights (float arrays in the model's order) as a `.keras` file.
 
     Attributes:
@@ -58,14 +61,17 @@ class RunFolder:
         save_model: SaveModel,
         out: Path | None = None,
         folder: Path | None = None,
+        resumed: Checkpoint | None = None,
     ) -> None:
         self._recipients = recipients_of(config)
         self.path = folder or new_folder(out, config.scenario)
         self._save_model = save_model
+        self._resumed = resumed
         self._start: RunStart | None = None
-        self._records: list[RoundRecord] = []
-        self._times: list[float] = []
-        self._began = time.monotonic()
+        self._records: list[RoundRecord] = list(resumed.records) if resumed else []
+        self._began = time.monotonic() - (resumed.seconds if resumed else 0.0)
+        if resumed:
+            return
         try:
             self._write_config(config)
         except BaseException:
@@ -73,12 +79,24 @@ class RunFolder:
             raise
 
     def run_started(self, start: RunStart) -> None:
-        """Write the configuration as the server resolved it."""
-        self._start = start
-        self._write_config(start.config)
+        """Write the configuration as the server resolved it; bring a resumed run's files in line.
 
-    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+        A server that was ended may have left a row or a model more, or less, than its checkpoint.
+        """
+        self._start = start
+        if self._resumed is None:
+            self._write_config(start.config)
+        elif self._records:
+            self._write_metrics(self._records)
+            self._write_model(self._resumed.weights)
+
+    def waiting(
+        self, round: int, phase: str, done: int, total: int, nodes: Sequence[str] = ()
+    ) -> None:
         """Progress within a round leaves nothing behind."""
+
+    def noted(self, round: int, event: str, values: Mapping[str, Any]) -> None:
+        """As `waiting`."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
         """Add a row to `metrics.csv` and replace the model.
@@ -86,16 +104,10 @@ class RunFolder:
         Raises:
             OutputError: no space, or no permission; the former files are intact.
         """
-        columns, table = rows([*self._records, record])
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_atomic(self.path / "metrics.csv", text.getvalue().encode())
+        self._write_metrics([*self._records, record])
         self._records.append(record)
-        self._times.append(time.time())
         if record.status == "ok" or not has_model(self.path):
-            write_model(self.path, lambda path: self._save_model(weights, path), self._recipients)
+            self._write_model(weights)
 
     def run_ended(self, end: RunEnd) -> None:
         """Write the summary, the plots, the report and TensorBoard's events.
@@ -119,7 +131,18 @@ class RunFolder:
             write_atomic(self.path / "plots" / f"{name}.png", png)
         html = report.render(history, pictures, self._config_text(self._start.config))
         write_atomic(self.path / "report.html", html.encode())
-        events.write(self.path / "events", self._records, self._times)
+        events.write(self.path / "events", self._records)
+
+    def _write_metrics(self, records: Sequence[RoundRecord]) -> None:
+        columns, table = rows(records)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write_atomic(self.path / "metrics.csv", text.getvalue().encode())
+
+    def _write_model(self, weights: Sequence[np.ndarray]) -> None:
+        write_model(self.path, lambda path: self._save_model(weights, path), self._recipients)
 
     def _write_config(self, config: RunConfig) -> None:
         write_atomic(self.path / "config.toml", self._config_text(config).encode())
@@ -130,7 +153,7 @@ class RunFolder:
 
     def discard_unused(self) -> None:
         """Remove what the constructor made, if no run started; another's file stays."""
-        if self._start is not None:
+        if self._start is not None or self._resumed is not None:
             return
         (self.path / "config.toml").unlink(missing_ok=True)
         if not any(self.path.iterdir()):

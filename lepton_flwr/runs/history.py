@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lepton_flwr.failures import Failure
 from lepton_flwr.runs.observer import PHASES, RoundRecord, RunEnd, RunStart
 
 
@@ -44,6 +45,12 @@ class History:
             dp.client.epsilon if dp.client.enabled else None,
         )
 
+    @property
+    def failures(self) -> dict[Failure, int]:
+        """Clients that sessions lost over the whole run, by class; only those that occurred."""
+        totals = {f: sum(r.failures.get(f, 0) for r in self.records) for f in Failure}
+        return {failure: count for failure, count in totals.items() if count}
+
     def last(self, name: str) -> float | None:
         """The newest known value of a column."""
         values = (number(getattr(record, name)) for record in reversed(self.records))
@@ -78,6 +85,7 @@ class History:
             "noise_multiplier_client": start.noise_multiplier_client,
             "num_parameters": start.num_parameters,
             "survivors_min": min(released, default=None),
+            "failures": {str(failure): count for failure, count in self.failures.items()},
             "saturated": sum(record.saturated for record in self.records),
             "bytes_up_per_client": sum(record.bytes_up for record in self.records),
             "bytes_down_per_client": sum(record.bytes_down for record in self.records),
@@ -91,14 +99,20 @@ class History:
 
 
 def rows(records: Sequence[RoundRecord]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of `metrics.csv`: one row per round, seconds spread over columns."""
+    """Columns and rows of `metrics.csv`: one row per round.
+
+    Seconds are spread over columns by phase, failures by class.
+    """
     phases = [*PHASES, *sorted({p for r in records for p in r.seconds} - set(PHASES))]
-    names = [name for name in RoundRecord.__dataclass_fields__ if name != "seconds"]
-    columns = [*names, *(f"seconds_{phase}" for phase in phases)]
+    spread = ("seconds", "failures")
+    names = [name for name in RoundRecord.__dataclass_fields__ if name not in spread]
+    seconds = [f"seconds_{phase}" for phase in phases]
+    columns = [*names, *seconds, *(f"failed_{failure}" for failure in Failure)]
     table: list[dict[str, Any]] = []
     for record in records:
         row = {name: getattr(record, name) for name in names}
         row |= {f"seconds_{phase}": _milli(record.seconds, phase) for phase in phases}
+        row |= {f"failed_{failure}": record.failures.get(failure, 0) for failure in Failure}
         table.append({key: "" if value is None else value for key, value in row.items()})
     return columns, table
 

@@ -1,11 +1,13 @@
 """What a running federation tells those who watch it: progress bars, run folders, logs.
 
-Nothing here is about one client: counts, times, and what the secure sums decrypt to.
+Nothing here is of one client's data: counts, times, what the secure sums decrypt to, and the nodes
+that did not answer with the class of their failure.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -27,6 +29,7 @@ class RunStart:
         noise_multiplier_record: noise over clip norm on the client, if any.
         noise_multiplier_client: noise over clip norm on the sum, if any.
         private_inputs: whether the rows were made private before training, as `guarantee` says.
+        rounds_done: rounds that a server before this one has ended.
     """
 
     config: RunConfig
@@ -37,6 +40,7 @@ class RunStart:
     noise_multiplier_record: float | None
     noise_multiplier_client: float | None
     private_inputs: bool = False
+    rounds_done: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class RoundRecord:
         saturated: coordinates of the sum's inputs beyond the fixed-point range.
         seconds: by phase, see `PHASES`.
         l2_norm_clip: to which each client's update was clipped, with client-level privacy.
+        failures: clients that its sessions lost, by class, see `Failure`.
+        retries: sessions that were opened anew.
+        finished: when, in seconds since 1970.
     """
 
     round: int
@@ -76,6 +83,22 @@ class RoundRecord:
     saturated: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     l2_norm_clip: float | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 0
+    finished: float = 0.0
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_plain`.
+
+        Raises:
+            TypeError: unknown or missing values.
+        """
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -101,8 +124,13 @@ class RunObserver(Protocol):
     def run_started(self, start: RunStart) -> None:
         """Before the first round."""
 
-    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
-        """`done` of `total` clients have answered the exchange of this phase."""
+    def waiting(
+        self, round: int, phase: str, done: int, total: int, nodes: Sequence[str] = ()
+    ) -> None:
+        """`done` of `total` clients have answered this phase; `nodes` names some that have not."""
+
+    def noted(self, round: int, event: str, values: Mapping[str, Any]) -> None:
+        """Something else has happened in a round; see `lepton_flwr.runs.journal` for what."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
         """After each round; `weights` are the global model's."""

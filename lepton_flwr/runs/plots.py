@@ -26,6 +26,9 @@ PHASE_COLORS = {
     "aggregate": GREEN,
     "evaluate": "#9aa5b1",
 }
+_FAILURE_COLORS = (
+    BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, MUTED, "#9aa5b1", "#7f5a00", INK,
+)  # fmt: skip
 DASHES = (0, (4, 3))
 MANY_ROUNDS = 40
 
@@ -69,7 +72,8 @@ def draw(history: History) -> dict[str, bytes]:
 
     Returns:
         PNG files by name (`metric`, `epsilon`, `loss`, `bytes`, `seconds`, `roc` where it is
-        known, and `overview` with four of them); empty for a run without a round.
+        known, `failures` where there were some, and `overview` with four of them); empty for a run
+        without a round.
     """
     if not history.records:
         return {}
@@ -82,6 +86,8 @@ def draw(history: History) -> dict[str, bytes]:
     }
     if history.end.roc:
         panels["roc"] = _roc
+    if history.failures:
+        panels["failures"] = _failures
     pictures = {name: _png(history, [panel], (6.4, 3.6), 200) for name, panel in panels.items()}
     four = [_metric, _epsilon, _seconds, _bytes]
     return pictures | {"overview": _png(history, four, (10.0, 6.6), 160)}
@@ -187,6 +193,20 @@ def _seconds(axes: Any, history: History) -> None:
             axes.bar(rounds, row, width=width, bottom=base, color=color, label=phase)
             base = [below + value for below, value in zip(base, row, strict=True)]
     _finish(axes, history, "Seconds per round, by phase", known=bool(phases))
+
+
+def _failures(axes: Any, history: History) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    rounds = [record.round for record in history.records]
+    base, width = [0] * len(rounds), _bar_width(len(rounds))
+    for failure, color in zip(history.failures, _FAILURE_COLORS, strict=False):
+        row = [record.failures.get(failure, 0) for record in history.records]
+        label = f"{failure.words} {sum(row)}"
+        axes.bar(rounds, row, width=width, bottom=base, color=color, label=label)
+        base = [below + value for below, value in zip(base, row, strict=True)]
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, history, "Clients lost per round, by class")
 
 
 def _bar_width(num_rounds: int) -> float:

@@ -1,7 +1,7 @@
 """A run as it goes: a live bar on a terminal, one line per round elsewhere."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from lepton_flwr.failures import Failure, counted
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunObserver, RunStart
 from lepton_flwr.runs.text import decimal, duration, one_line, plain, size, spent
 
@@ -29,10 +30,17 @@ class Observers:
         for observer in self._observers:
             observer.run_started(start)
 
-    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+    def waiting(
+        self, round: int, phase: str, done: int, total: int, nodes: Sequence[str] = ()
+    ) -> None:
         """Pass on."""
         for observer in self._observers:
-            observer.waiting(round, phase, done, total)
+            observer.waiting(round, phase, done, total, nodes)
+
+    def noted(self, round: int, event: str, values: Mapping[str, Any]) -> None:
+        """Pass on."""
+        for observer in self._observers:
+            observer.noted(round, event, values)
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
         """Pass on."""
@@ -93,6 +101,7 @@ class ProgressBar:
         self._say(
             f"{start.config.scenario}: {start.scenario_title}; {start.clients} clients, "
             f"{start.num_parameters:,} weights, {self._rounds} rounds"
+            + (f"; goes on after round {start.rounds_done}" if start.rounds_done else "")
         )
         if self._console.is_terminal:
             self._live = Progress(
@@ -103,20 +112,28 @@ class ProgressBar:
                 transient=True,
             )
             self._whole = self._live.add_task(
-                f"round 1/{self._rounds}", total=self._rounds, text=""
+                f"round {start.rounds_done + 1}/{self._rounds}",
+                total=self._rounds,
+                completed=start.rounds_done,
+                text="",
             )
             self._phase = self._live.add_task("starting", total=None, text="")
             self._live.start()
 
-    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+    def waiting(
+        self, round: int, phase: str, done: int, total: int, nodes: Sequence[str] = ()
+    ) -> None:
         """Move the second line."""
         if self._live is None:
             return
         text = f"{done} of {total} clients"
         if done < total:
-            text += f", waiting for {total - done}"
+            text += f", waiting for {waited_for(total - done, nodes)}"
         self._live.update(self._whole, description=f"round {round}/{self._rounds}")
         self._live.update(self._phase, description=phase, completed=done, total=total, text=text)
+
+    def noted(self, round: int, event: str, values: Mapping[str, Any]) -> None:
+        """Nothing of it is shown here."""
 
     def round_finished(
         self,
@@ -140,6 +157,15 @@ class ProgressBar:
         self._console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
+def waited_for(count: int, nodes: Sequence[str], shown: int = 2) -> str:
+    """Who is waited for: "3", "3: 17, 42, +1"."""
+    if not nodes or not count:
+        return str(count)
+    named = [one_line(node) for node in nodes[:shown]]
+    more = [f"+{count - len(named)}"] if count > len(named) else []
+    return f"{count}: {', '.join([*named, *more])}"
+
+
 def describe(record: RoundRecord) -> str:
     """A round in one line; what is not known is left out."""
     if record.status != "ok":
@@ -160,6 +186,8 @@ def describe(record: RoundRecord) -> str:
         if value is not None
     ]
     parts.append(f"survivors {record.survivors}/{record.participants}")
+    if lost := counted({f: record.failures.get(f, 0) for f in Failure}):
+        parts.append(lost)
     parts.append(duration(sum(record.seconds.values())))
     return one_line(", ".join(parts))
 

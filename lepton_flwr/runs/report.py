@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from lepton_flwr.failures import Failure
 from lepton_flwr.runs.history import History
 from lepton_flwr.runs.observer import RoundRecord
 from lepton_flwr.runs.report_template import REPORT
@@ -16,6 +17,15 @@ _CAPTIONS = {
     "roc": "ROC curve of the last evaluation.",
     "bytes": "What one client sends and receives in a round, mean over the participants.",
     "seconds": "Where the time of a round goes.",
+    "failures": "Clients that the secure sums of a round lost, by class of failure.",
+}
+_FILES = {
+    "events.jsonl": "what happened, an event a line; <code>lepton watch</code> shows it",
+    "metrics.csv": "a row per round",
+    "summary.json": "the run in plain values",
+    "config.toml": "the configuration",
+    "events": "TensorBoard events",
+    "plots": "the pictures",
 }
 _STATUS = {
     "finished": "finished",
@@ -56,6 +66,11 @@ def render(history: History, pictures: Mapping[str, bytes], config_text: str) ->
         guarantee=history.start.guarantee,
         images=images,
         rounds=[_row(record) for record in history.records],
+        failures=[
+            (failure.words, failure.value, count, _last_lost(history, failure))
+            for failure, count in history.failures.items()
+        ],
+        files=_FILES,
         config=config_text,
     )
 
@@ -131,6 +146,11 @@ def _tiles(history: History) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def _last_lost(history: History, failure: Failure) -> int:
+    """The newest round that lost a client to a failure."""
+    return max(record.round for record in history.records if record.failures.get(failure))
+
+
 def _skipped_note(history: History) -> str:
     planned = f"of {history.start.config.rounds}"
     return f"{planned}, {len(history.skipped)} skipped" if history.skipped else planned
@@ -148,6 +168,7 @@ def _row(record: RoundRecord) -> dict[str, Any]:
             spent(record.epsilon_record),
             spent(record.epsilon_client),
             f"{record.survivors} of {record.participants}",
+            str(sum(record.failures.values())),
             size(record.bytes_up),
             size(record.bytes_down),
             duration(sum(record.seconds.values())),

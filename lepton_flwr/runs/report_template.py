@@ -77,7 +77,7 @@ pre { background: #f5f7f9; border-radius: .6rem; padding: 1rem; overflow-x: auto
 {% if rounds %}
 <div class="scroll">
 <table>
-<thead><tr><th scope="col">Round</th><th scope="col">AUC</th><th scope="col">Accuracy</th><th scope="col">Loss</th><th scope="col">Epsilon, record</th><th scope="col">Epsilon, client</th><th scope="col">Survivors</th><th scope="col">Sent</th><th scope="col">Received</th><th scope="col">Time</th></tr></thead>
+<thead><tr><th scope="col">Round</th><th scope="col">AUC</th><th scope="col">Accuracy</th><th scope="col">Loss</th><th scope="col">Epsilon, record</th><th scope="col">Epsilon, client</th><th scope="col">Survivors</th><th scope="col">Lost</th><th scope="col">Sent</th><th scope="col">Received</th><th scope="col">Time</th></tr></thead>
 <tbody>
 {% for row in rounds %}
 <tr{% if row.skipped %} class="skipped"{% endif %}>{% for cell in row.cells %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -91,8 +91,29 @@ pre { background: #f5f7f9; border-radius: .6rem; padding: 1rem; overflow-x: auto
 {% else %}
 <p>No round was finished.</p>
 {% endif %}
+<h2>Failures</h2>
+{% if failures %}
+<div class="scroll">
+<table id="lost">
+<thead><tr><th scope="col">Class</th><th scope="col">In metrics.csv</th><th scope="col">Clients lost</th><th scope="col">Last in round</th></tr></thead>
+<tbody>
+{% for words, column, count, last in failures %}
+<tr><td>{{ words }}</td><td><code>failed_{{ column }}</code></td><td>{{ count }}</td><td>{{ last }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% else %}
+<p>No secure sum lost a client.</p>
+{% endif %}
+<h2>Files of this run</h2>
+<ul>
+{% for name, meaning in files.items() %}
+<li><a href="{{ name }}">{{ name }}</a>: {{ meaning | safe }}</li>
+{% endfor %}
+</ul>
 <h2>Configuration</h2>
-<p>Saved as <code>config.toml</code> beside this page; <code>lepton simulate --config config.toml</code> repeats the run.</p>
+<p>Saved as <code>config.toml</code> beside this page; <code>lepton simulate --config config.toml</code> repeats the run, <code>lepton simulate --resume</code> or <code>lepton server resume</code> with the run's folder goes on with it if it was ended.</p>
 <pre>{{ config }}</pre>
 </body>
 </html>

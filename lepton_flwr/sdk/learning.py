@@ -1,8 +1,9 @@
 """A federated run on a client's encrypted rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,12 @@ class Weights:
     def run_started(self, start: RunStart) -> None:
         """Nothing to keep."""
 
-    def waiting(self, round: int, phase: str, done: int, total: int) -> None:
+    def waiting(
+        self, round: int, phase: str, done: int, total: int, nodes: Sequence[str] = ()
+    ) -> None:
+        """Nothing to keep."""
+
+    def noted(self, round: int, event: str, values: Mapping[str, Any]) -> None:
         """Nothing to keep."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:

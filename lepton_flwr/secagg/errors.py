@@ -1,10 +1,13 @@
 """What ends a session. A client that raises one of these stays silent for that session."""
 
 from lepton_flwr.errors import ConfigError, PolicyError, PrivacyError
+from lepton_flwr.failures import Failure
 
 
 class SecAggError(PrivacyError):
     """Base of the protocol's errors."""
+
+    failure = Failure.PROTOCOL
 
 
 class MessageError(SecAggError):
@@ -19,8 +22,16 @@ class ReplayError(OrderError):
     """The session's number is not greater than all seen in this run."""
 
 
+class SessionLostError(OrderError):
+    """The device holds no session: it was restarted in the middle of one."""
+
+    failure = Failure.LEFT
+
+
 class KeyRecordError(SecAggError):
     """A key record is missing, duplicated, altered, or not signed by a member of the roster."""
+
+    failure = Failure.IDENTITY
 
 
 class ThresholdError(SecAggError):

@@ -100,8 +100,9 @@ def secure_sum(
         server.receive_keys(node, record)
 
     def masked(node: int) -> None:
-        sessions[node].start(work[node], content_hash)
-        server.receive_masked(node, sessions[node].mask(encode[node](config)))
+        participation = sessions[node].start(work[node], content_hash)
+        vector = sessions[node].mask(encode[node](config))
+        server.receive_masked(node, vector, participation)
 
     try:
         request = server.request_keys()
@@ -110,10 +111,10 @@ def secure_sum(
         each(rosters, lambda n: server.receive_shares(n, sessions[n].share(rosters[n])))
         work = server.close_shares()
         each(work, masked)
-        list_of = server.close_masked()
-        each(server.survivors, lambda n: server.receive_attestation(n, sessions[n].attest(list_of)))
+        lists = server.close_masked()
+        each(lists, lambda n: server.receive_attestation(n, sessions[n].attest(lists[n])))
         asked = server.close_attestations()
-        each(server.attesters, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
+        each(asked, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
         total = config.layout.lift(server.close_reveals())
     except ThresholdError as error:
         lost = ", ".join(f"{name} ({count})" for name, count in sorted(failures.items()))

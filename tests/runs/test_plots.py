@@ -41,6 +41,16 @@ def test_the_roc_is_drawn_only_if_it_is_known(runs):
     assert "roc" not in plots.draw(runs.history(2, roc=False))
 
 
+def test_lost_clients_are_drawn_by_class_if_there_were_any(runs, axes):
+    def lose(record):
+        return dataclasses.replace(record, failures={"left": 1, "memory": record.round})
+
+    assert "failures" in plots.draw(runs.history(2, change=lose))
+    plots._failures(axes, runs.history(3, change=lose))
+    assert labels(axes) == ["left or restarted 3", "out of memory 6"]
+    assert sum(patch.get_height() for patch in axes.patches) == 9
+
+
 @pytest.fixture
 def axes():
     from matplotlib.figure import Figure

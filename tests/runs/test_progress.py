@@ -53,18 +53,30 @@ def test_a_terminal_shows_whom_the_server_waits_for(runs, monkeypatch):
     bar = ProgressBar(where)
     bar.run_started(runs.start(3))
     try:
-        bar.waiting(2, "shares", 1, 4)
+        bar.waiting(2, "shares", 1, 4, ["17", "18", "19"])
         bar.round_finished(runs.record(2, 3), runs.weights)
         with where.capture() as shown:
             where.print(bar._live.get_renderable())
         text = shown.get()
         assert "round 2/3" in text
         assert "shares" in text
-        assert "waiting for 3" in text
+        assert "waiting for 3: 17, 18, +1" in text
     finally:
         bar.run_ended(runs.end("interrupted"))
     assert "\x1b[?25h" in where.file.getvalue()  # the cursor is shown again
     assert "run ended: interrupted" in where.file.getvalue()
+
+
+def test_a_resumed_run_says_where_it_goes_on(runs):
+    where = console(terminal=False, width=200)
+    start = runs.start(5)
+    ProgressBar(where).run_started(type(start)(**{**vars(start), "rounds_done": 2}))
+    assert where.file.getvalue().rstrip().endswith("5 rounds; goes on after round 2")
+
+
+def test_the_line_of_a_round_counts_lost_clients_by_class(runs):
+    text = describe(runs.record(1, failures={"timeout": 2, "data": 1}))
+    assert "survivors 28/29, 2 timed out, 1 bad data, 2.6 s" in text
 
 
 def test_the_bar_fits_eighty_columns(runs):

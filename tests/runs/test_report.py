@@ -57,7 +57,9 @@ def test_the_page_is_well_formed_and_needs_nothing_else(html):
     for _, attributes in page.seen:
         for name, value in attributes.items():
             assert not name.startswith("on")
-            if name in {"src", "href", "srcset", "action", "data"}:
+            if name == "href":  # of files beside it
+                assert value in report._FILES
+            elif name in {"src", "srcset", "action", "data"}:
                 assert value.startswith("data:image/png;base64,")
     assert not re.search(r"https?://|//\w+\.|url\(|@import", html)
 
@@ -78,7 +80,7 @@ def test_every_round_is_a_row_and_skipped_ones_are_marked(html):
 
 def test_the_promises_and_the_configuration_are_on_the_page(html, runs):
     page = Page(html)
-    assert page.text["li"] == list(runs.start().guarantee)
+    assert page.text["li"][: len(runs.start().guarantee)] == list(runs.start().guarantee)
     assert [a["id"] for tag, a in page.seen if tag == "figure"] == ["metric", "roc"]
     assert all(a["alt"] for tag, a in page.seen if tag == "img")
 
@@ -121,3 +123,22 @@ def test_saturation_is_shown_when_there_is_any(runs):
         return dataclasses.replace(record, saturated=1234)
 
     assert "4,936" in report.render(runs.history(4, change=saturate), {}, "")
+
+
+def test_clients_that_were_lost_are_counted_by_class(runs):
+    def lose(record):
+        lost = {"timeout": 2, "data": 0} if record.round < 3 else {"memory": 1}
+        return dataclasses.replace(record, failures=lost)
+
+    page = Page(report.render(runs.history(4, change=lose), {}, ""))
+    cells = page.text["td"]
+    timed, memory = cells.index("timed out"), cells.index("out of memory")
+    assert cells[timed + 1 : timed + 3] == ["4", "2"]
+    assert cells[memory + 1 : memory + 3] == ["2", "4"]
+    assert "bad data" not in cells
+    assert {"failed_timeout", "failed_memory"} <= set(page.text["code"])
+
+
+def test_the_page_links_every_file_of_the_run(html):
+    links = [a["href"] for tag, a in Page(html).seen if tag == "a"]
+    assert {"events.jsonl", "metrics.csv", "summary.json", "events"} <= set(links)

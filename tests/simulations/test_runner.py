@@ -102,6 +102,38 @@ def test_stopping_in_round_3_keeps_the_rounds_before(folder, number):
     assert gone(folder)
 
 
+def test_a_killed_run_goes_on_within_its_budget(folder):
+    process = start(folder, "smoke", "--rounds", 5)
+    seen = ""
+    while "round 2/5" not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    for pid in strays(folder):  # kill -9 of everything at once: no clean-up runs
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    (run,) = (folder / "runs").iterdir()
+    assert not (run / "summary.json").exists()
+    process = start(folder, "--resume", run)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "goes on after round " in err
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["round"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert {row["reason"] for row in rows} <= {"", "the server ended during this round"}
+    assert [row["status"] for row in rows].count("ok") >= 4
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["rounds"]) == ("finished", 5)
+    assert 0.7 < summary["auc"] <= 1
+    defaults = RunConfig.build(scenario_defaults("smoke"))
+    noise, train = summary["noise_multiplier_record"], defaults.train
+    mechanism = SampledGaussian(noise, train.sampling_probability, 1)
+    whole = epsilon_of(mechanism, defaults.dp.delta, 5 * train.local_steps)
+    assert summary["epsilon_record"] == pytest.approx(whole)
+    assert gone(folder)
+
+
 def test_a_budget_that_runs_out_ends_the_run_with_code_3(folder):
     process = start(
         folder, "smoke", "--rounds", 10, "--set", "dp.record.noise_multiplier=0.9",
@@ -157,7 +189,7 @@ def test_a_budget_for_7_of_10_rounds_stays_spent_for_the_data_and_not_for_other_
     assert code == 0, err
     last = max((folder / "runs").iterdir())
     assert json.loads((last / "summary.json").read_text())["rounds_skipped"] == [1]
-    assert "BudgetError" in (last / "metrics.csv").read_text()
+    assert "budget spent" in (last / "metrics.csv").read_text()
 
     code, err = run("--rounds", 1, "--seed", 2)  # other training rows
     assert code == 0, err

@@ -20,6 +20,7 @@ from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 
 RUN_ID = 2**63 + 11
+MEMBERS = 131  # enough for a ring
 EXCHANGES = list(Exchange)
 
 
@@ -136,11 +137,32 @@ def client(partition: int, mods: list[Any]) -> ClientApp:
     return app
 
 
+@pytest.fixture
+def failing_client() -> Callable[[Exception], Callable[[int, list[Any]], ClientApp]]:
+    """Clients of which that of partition 2 fails at its work with an error."""
+
+    def with_error(error: Exception) -> Callable[[int, list[Any]], ClientApp]:
+        def make(partition: int, mods: list[Any]) -> ClientApp:
+            if partition != 2:
+                return client(partition, mods)
+            app = ClientApp(mods=mods)
+
+            @app.train()
+            def train(message: Message, context: Context) -> Message:
+                raise error
+
+            return app
+
+        return make
+
+    return with_error
+
+
 @pytest.fixture(scope="session")
 def members() -> tuple[list[Identity], Roster]:
     authority = Authority.create("tests")
     return (
-        [authority.issue(f"device-{i}") for i in range(12)],
+        [authority.issue(f"device-{i}") for i in range(MEMBERS)],
         Roster.of_authority(authority.certificate_pem),
     )
 

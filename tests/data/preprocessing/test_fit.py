@@ -231,7 +231,10 @@ def test_no_answer_is_seen_in_the_clear(table, split, monkeypatch):
     monkeypatch.setattr(
         ServerSession,
         "receive_masked",
-        lambda self, node, vector: (received.append(vector.copy()), add(self, node, vector))[1],
+        lambda self, node, vector, tags: (
+            received.append(vector.copy()),
+            add(self, node, vector, tags),
+        )[1],
     )
     tables = split(table, 3, schema)
     for _ in range(2):
