@@ -14,7 +14,11 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
-from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
+from lepton_flwr.data.preprocessing.preprocessor import (
+    MOST_OTHERS,
+    FittedCategory,
+    FittedNumber,
+)
 from lepton_flwr.data.preprocessing.questions import (
     NAME_BYTES,
     Bins,
@@ -30,7 +34,6 @@ from lepton_flwr.errors import DataError
 
 PRIVATE_BINS, EXACT_BINS = 64, 1024
 PRIVATE_HASH_BITS = 10
-MOST_OTHERS = 4096
 EXACT_HASH_BITS = (12, 9, 9, 9, 9)  # 48 in all
 MAX_DISTINCT = 1024  # hashes that are followed without privacy
 PASSES = 6  # of 1,024 bins: finer than a float
