@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import Unit, epsilon_of
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
@@ -27,6 +28,7 @@ from lepton_flwr.training.models import ModelSpec
 from strategies import federate as module
 from strategies.budgets import LEDGER_FILE
 from strategies.federate import Federation, federate, with_floor, with_noise
+from strategies.server_app import begin
 
 CLIENTS = 4
 slow = pytest.mark.slow
@@ -440,3 +442,11 @@ def test_the_optimizers_state_of_another_strategy_is_refused(run):
     again = FedAvgM()
     restore(again, dict(reversed(state_of(many).items())))
     assert [int(array[0]) for array in again.momentum_vector] == list(range(12))
+
+
+def test_a_run_for_recipients_keeps_no_checkpoint_in_clear(tmp_path):
+    text = DecryptionKey.generate().recipient.to_text().strip()
+    plain = RunConfig.build({"scenario": "smoke"})
+    sealed = RunConfig.build({"scenario": "smoke", "output": {"model_to": [text]}})
+    assert begin(tmp_path, plain, tmp_path, "run") is not None
+    assert begin(tmp_path, sealed, tmp_path, "run") is None
