@@ -108,11 +108,13 @@ class SecureAggregationMod:
         if purpose != session.config.purpose:
             raise OrderError(f"a {purpose} message in a session to {session.config.purpose}")
         if exchange == Exchange.WORK:
-            session.start(WorkRequest.from_fields(fields), _digest_of(message))
+            participation = session.start(WorkRequest.from_fields(fields), _digest_of(message))
             vector = session.mask(_work(session.config, message, context, call_next))
             store.save(session)
-            masked = ArrayRecord([vector])
-            return Message(RecordDict({MASKED: masked}), reply_to=message)
+            content = RecordDict(
+                {MASKED: ArrayRecord([vector]), RECORD: ConfigRecord(participation.to_fields())}
+            )
+            return Message(content, reply_to=message)
         answer: Fields
         if exchange == Exchange.SHARES:
             answer = session.share(KeyRoster.from_fields(fields)).to_fields()

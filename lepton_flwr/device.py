@@ -33,7 +33,6 @@ from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.graph import MAX_COMPLETE
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
@@ -347,8 +346,6 @@ def provision(
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
     digests: list[bytes] = []
-    # Who runs all devices runs the server as well, and need not be kept from its own sums.
-    secagg = "\n[secagg]\nsparse = true\n" if len(data) > MAX_COMPLETE else ""
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
@@ -374,7 +371,7 @@ def provision(
                 digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
                 ledger = ledger_files(ledgers.resolve(), digests)[-1]
                 own = replace(spending, ledger=str(ledger))
-            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}{secagg}"
+            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
     except OutputError:

@@ -64,13 +64,31 @@ class Flower:
                         break
                     watch()
                     time.sleep(_POLL_SECONDS)
-        self._check_completed(self._processes.finish(name))
+        self._processes.finish(name)
+        self._check_completed()
 
-    def _check_completed(self, output: str) -> None:
-        started = re.search(r"Successfully started run (\d+)", output)
-        if started is None:
+    def stop(self) -> None:
+        """Stop the run that `run` has started, if it did; the SuperLink would go on with it.
+
+        Raises:
+            FederationError: the SuperLink does not answer, or the run has ended.
+        """
+        if (run_id := self._run_id()) is not None:
+            self._start("stop", "stop", run_id, self._connection)
+            self._processes.finish("stop")
+
+    def _run_id(self) -> str | None:
+        try:
+            found = re.search(r"Successfully started run (\d+)", self._processes.output("run"))
+        except OSError:  # it has printed nothing yet
+            return None
+        return found[1] if found else None
+
+    def _check_completed(self) -> None:
+        run_id = self._run_id()
+        if run_id is None:
             raise self._processes.failure("run")
-        self._start("status", "ls", self._connection, "--run-id", started[1], "--format", "json")
+        self._start("status", "ls", self._connection, "--run-id", run_id, "--format", "json")
         text = self._processes.finish("status")
         try:
             run = json.loads(text[text.index("{") :])["runs"][0]

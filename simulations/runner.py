@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from lepton_flwr._quiet import silent_stderr
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import LeptonError
 
@@ -213,7 +214,7 @@ def _run(
     server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
 ) -> None:
     """Start the engine, and end it with every process it started."""
-    with contextlib.nullcontext() if debug else _silent_stderr():
+    with contextlib.nullcontext() if debug else silent_stderr():
         import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
     import ray
     from flwr.simulation import run_simulation
@@ -267,20 +268,6 @@ def _interrupt_sets(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, action in former.items():
             signal.signal(number, action)
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what native code writes to standard error."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,14 @@ from lepton_flwr.runs.text import one_line
 from lepton_flwr.secagg import version
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.errors import MessageError
-from lepton_flwr.secagg.messages import Attestation, Fields, KeyRecord, Reveal, ShareBundle
+from lepton_flwr.secagg.messages import (
+    Attestation,
+    Fields,
+    KeyRecord,
+    Participation,
+    Reveal,
+    ShareBundle,
+)
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.server import ServerSession
@@ -115,13 +122,12 @@ class SecureSession:
         work = {node: request.to_fields() for node, request in server.close_shares().items()}
         self.report.worked = True
         self._ask(Exchange.WORK, work, self._receive_masked, self._content)
-        fields = server.close_masked().to_fields()
+        survivors = {node: request.to_fields() for node, request in server.close_masked().items()}
         self.report.survivors = server.num_survivors
-        self._ask(
-            Exchange.ATTEST, dict.fromkeys(server.survivors, fields), self._receive_attestation
-        )
-        asked = server.close_attestations()
-        reveals = {node: request.to_fields() for node, request in asked.items()}
+        self._ask(Exchange.ATTEST, survivors, self._receive_attestation)
+        reveals = {
+            node: request.to_fields() for node, request in server.close_attestations().items()
+        }
         self._ask(Exchange.REVEAL, reveals, self._receive_reveal)
         start = time.monotonic()
         total = server.close_reveals()
@@ -203,7 +209,7 @@ class SecureSession:
             vector = array.numpy()
         except Exception:  # the bytes are a client's: numpy may raise anything
             raise MessageError("a masked vector that is not an array") from None
-        self._server.receive_masked(node, vector)
+        self._server.receive_masked(node, vector, Participation.from_fields(_fields(reply)))
 
     def _receive_attestation(self, node: int, reply: Message) -> None:
         self._server.receive_attestation(node, Attestation.from_fields(_fields(reply)))

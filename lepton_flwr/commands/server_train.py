@@ -9,6 +9,7 @@ from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import (
     Assignments,
     ClientEpsilon,
+    Clients,
     ConfigFile,
     Debug,
     Epsilon,
@@ -23,6 +24,7 @@ def train(
     folder: Annotated[Path, typer.Argument(help="The server's folder, of `federation init`.")],
     scenario: Scenario = None,
     *,
+    clients: Clients = None,
     rounds: Rounds = None,
     epsilon: Epsilon = None,
     client_epsilon: ClientEpsilon = None,
@@ -40,17 +42,22 @@ def train(
 ) -> None:
     """Train on the devices of a running server, from a shell on its machine.
 
-    A server without the scenario's rows is told their shape in a --config file: clients, and under
-    [model] input_shape and num_classes.
+    Waits for as many of them as --clients says, all that may join if it does not. A server without
+    the scenario's rows is told their shape in a --config file: under [model], input_shape and
+    num_classes.
 
     Example: lepton server train clinics/server smoke --rounds 10 --config run.toml
     """
     with one_line_errors(debug):
+        from lepton_flwr.deploy.nodes import wanted_nodes
+        from lepton_flwr.deploy.settings import ServerSettings
         from lepton_flwr.runs.settings import resolve
 
+        ServerSettings.read(folder)
         settings = resolve(
             scenario,
             config=config,
+            clients=clients or len(wanted_nodes(folder)),
             rounds=rounds,
             epsilon=epsilon,
             client_epsilon=client_epsilon,

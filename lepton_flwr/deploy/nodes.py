@@ -36,7 +36,7 @@ class Nodes:
 
     def changed(self) -> bool:
         """Whether the folder of keys is not what it was at the last `align`."""
-        return self._wanted() != self._seen
+        return wanted_nodes(self._folder) != self._seen
 
     def align(self) -> tuple[int, int]:
         """Register the keys that are new and unregister the nodes that have none.
@@ -50,7 +50,7 @@ class Nodes:
             FederationError: the SuperLink refuses or does not answer.
             OutputError: `nodes.json` cannot be written.
         """
-        wanted = self._wanted()
+        wanted = wanted_nodes(self._folder)
         known = read_nodes(self._folder)
         listed = {node["node-id"] for node in self.list() if node["status"] not in GONE}
         kept = {
@@ -86,15 +86,6 @@ class Nodes:
         nodes = self._flwr("nodes", "supernode", "list")["nodes"]
         return list(nodes)
 
-    def _wanted(self) -> dict[str, str]:
-        found = {}
-        for path in (self._folder / "nodes").glob("*.pub"):
-            try:
-                found[path.stem] = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                raise FederationError(f"nodes/{path.name}: {error.strerror}") from None
-        return found
-
     def _write(self, nodes: Mapping[str, Mapping[str, str]]) -> None:
         text = json.dumps(nodes, indent=1, sort_keys=True)
         write_atomic(self._folder / NODES_FILE, f"{text}\n".encode(), 0o600)
@@ -108,6 +99,21 @@ class Nodes:
         first = [rest[0]] if rest else []
         command = ["flwr", group, action, *first, self._connection, *options, "--format", "json"]
         self._processes.start(name, command, self._variables)
+
+
+def wanted_nodes(folder: Path) -> dict[str, str]:
+    """Names of the devices that may join, with the digests of their keys in `nodes/NAME.pub`.
+
+    Raises:
+        FederationError: a key cannot be read.
+    """
+    found = {}
+    for path in (folder / "nodes").glob("*.pub"):
+        try:
+            found[path.stem] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise FederationError(f"nodes/{path.name}: {error.strerror}") from None
+    return found
 
 
 def read_nodes(folder: Path) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lepton_flwr.crypto.keyring import DEVICES, SERVER
-from lepton_flwr.deploy.nodes import GONE, Nodes, read_nodes
+from lepton_flwr.deploy.nodes import GONE, Nodes, read_nodes, wanted_nodes
 from lepton_flwr.deploy.server import CONNECTION, flower_variables
 from lepton_flwr.deploy.settings import DEVICE_FILE, SERVER_FILE, DeviceSettings
 from lepton_flwr.deploy.status import RUNNING, STOPPED, Status
@@ -67,7 +67,7 @@ def _server(folder: Path, devices: Path) -> Iterator[Row]:
     own = _own("server", folder)
     yield own
     known = read_nodes(folder)
-    names = sorted({path.stem for path in (folder / "nodes").glob("*.pub")} | set(known))
+    names = sorted(set(wanted_nodes(folder)) | set(known))
     listed = _listed(folder) if own.state == RUNNING else {}
     for name in names:
         node = listed.get(known.get(name, {}).get("id", ""), {})

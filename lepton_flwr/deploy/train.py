@@ -37,6 +37,8 @@ def train(
     Returns:
         The run's folder.
 
+    Ctrl-C and SIGTERM stop the run.
+
     Raises:
         ConfigError: `server.toml` is missing or malformed.
         FederationError: the server does not run, or the run failed.
@@ -124,4 +126,9 @@ def _run(folder: Path, values: dict[str, object], logs: Path, console: TextIO | 
         Processes(logs, environment()) as processes,
     ):
         flower = Flower(processes, folder / FLOWER_HOME, CONNECTION)
-        flower.run(assemble(Path(name).resolve()), values, console or sys.stdout)
+        try:
+            flower.run(assemble(Path(name).resolve()), values, console or sys.stdout)
+        except (KeyboardInterrupt, SystemExit):
+            with contextlib.suppress(FederationError):
+                flower.stop()
+            raise

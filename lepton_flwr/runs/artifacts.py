@@ -10,6 +10,7 @@ from typing import Any
 
 from lepton_flwr import _memory_files
 from lepton_flwr._files import replace, write_atomic
+from lepton_flwr._quiet import silent_stderr
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.envelope import seal, unseal
 from lepton_flwr.crypto.recipients import Recipient
@@ -98,7 +99,9 @@ def read_model(path: Path, key: GetKey | None) -> Any:
         DataError: it cannot be read, or is no Keras model.
     """
     content = _read(path, PURPOSES[MODEL], key)
-    import keras
+    with silent_stderr():
+        import keras
+        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
 
     # Keras' safe mode is on: code within the file is refused, not run.
     with _memory_files.readable(content, MODEL) as file:

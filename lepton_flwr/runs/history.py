@@ -63,7 +63,7 @@ class History:
         clients that any released sum was taken over.
         """
         released = [r.survivors for r in self.records if r.status == "ok"]
-        start = self.start
+        start, record = self.start, self.start.config.dp.record
         return {
             "scenario": start.config.scenario,
             "title": start.scenario_title,
@@ -80,6 +80,8 @@ class History:
             "delta": self.end.delta,
             "accountant": self.end.accountant,
             "noise_multiplier_record": start.noise_multiplier_record,
+            "noise_multiplier_statistics": record.statistics_noise_multiplier or None,
+            "statistics_releases": record.statistics_releases,
             "noise_multiplier_client": start.noise_multiplier_client,
             "num_parameters": start.num_parameters,
             "survivors_min": min(released, default=None),

@@ -58,9 +58,9 @@ class LeptonClient:
 
     Args:
         participants: how many; None is 5, or all values of the column `by`.
-        partition: "iid", "dirichlet", "shards", or "natural" with `by`.
+        partition: "iid", "dirichlet", "shards", "quantity", or "natural" with `by`.
         by: column (name or position) whose values are the participants; it is no feature.
-        alpha: concentration of the Dirichlet partition; small is uneven.
+        alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
         test_fraction: share of each participant's rows that only the report's figures read.
         bounds: column name ("column 0", ... of an array) to its public [low, high].
         epsilon: most that everything together may tell about one record.
@@ -71,7 +71,7 @@ class LeptonClient:
         model: "linear", or widths of hidden layers as (32,).
         rounds: of the federation.
         local_steps: steps of each participant in a round.
-        learning_rate: None is 4 for training noise and 0.05 for perturbed inputs.
+        learning_rate: None is 8 for training noise and 0.05 for perturbed inputs.
         sampling_probability: chance of a row to be in a step's batch; 1 takes all.
         l2_norm_clip: bound of one example's gradient.
         key_store: folder of the keys; None is `~/.lepton`.
@@ -117,6 +117,15 @@ class LeptonClient:
             OrderError: there is no model yet.
         """
         return self._loaded("labels").labels.array
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the model takes: numbers by their column's name, categories by column and hash.
+
+        Raises:
+            OrderError: there is no model yet.
+        """
+        return self._loaded("feature_names").preprocessor.feature_names
 
     def preprocess_data(self, X: Any, y: Any) -> None:
         """Divide the rows among the participants, and turn them into features.
@@ -352,6 +361,7 @@ class LeptonClient:
         rows = self._rows
         if rows is None:
             raise OrderError("add_differential_privacy_noise: expected encrypt_data before it")
+        rows.checked()  # nothing is charged if a file was altered
         count = len(rows.records)
         with bar("perturbing", self._settings.progress) as progress:
             for number in range(count):

@@ -104,7 +104,7 @@ class Labels:
         Raises:
             LabelError: missing or infinite values, kinds mixed, one value only or over 100.
         """
-        column = np.asarray(y)
+        column = np.asarray(y) if hasattr(y, "dtype") else np.asarray(y, dtype=object)
         if column.ndim != 1 or not column.size:
             raise LabelError(
                 f"labels of shape {column.shape}: expected (rows,), one label for each row"

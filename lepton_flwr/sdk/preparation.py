@@ -15,7 +15,7 @@ from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.sdk.labels import Labels
-from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, Settings
+from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, TRAINING, Settings
 
 MIN_ROWS = 10  # of a participant
 _POPULATION = "lepton/sdk/population/v1"
@@ -183,4 +183,8 @@ def _tables(
         clients=clients,
         num_classes=len(labels.values),
     )
-    return replace(tables, label="label", classes=tuple(map(str, labels.values)))
+    options = tables.options
+    if settings.mechanism != TRAINING:
+        options = replace(options, most_others=1)  # noise is added to every feature
+    names = tuple(map(str, labels.values))
+    return replace(tables, options=options, label="label", classes=names)

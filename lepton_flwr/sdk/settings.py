@@ -42,7 +42,7 @@ class Settings:
     epsilon: float = 3.0
     delta: float | None = None
     mechanism: str = TRAINING
-    statistics_share: float = 0.4
+    statistics_share: float = 0.3
     model: str | tuple[int, ...] = LINEAR
     rounds: int = 10
     local_steps: int = 40

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lepton_flwr.crypto.digest import DIGEST_BYTES, field
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.secagg import keys, shamir
+from lepton_flwr.secagg.attestation import CommitteeWitness, Lists, NeighbourWitness, Witness
 from lepton_flwr.secagg.errors import (
-    AttestationError,
     KeyRecordError,
     MessageError,
     ModelMismatchError,
@@ -38,6 +38,7 @@ from lepton_flwr.secagg.messages import (
     KeyRecord,
     KeyRequest,
     KeyRoster,
+    Participation,
     Reveal,
     RevealRequest,
     ShareBundle,
@@ -48,11 +49,11 @@ from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members, Signer
 from lepton_flwr.secagg.state import Secrets, SessionState, Stage
 from lepton_flwr.secagg.transcript import (
-    attestation_digest,
-    attestation_tag,
     from_bitmap,
     keys_digest,
+    participants_digest,
     session_id,
+    tag,
     to_bitmap,
 )
 
@@ -96,12 +97,11 @@ def _step(
 class ClientSession:
     """One client in one session; make it with `open` or `from_fields`.
 
-    Guarantee: whatever the server and up to a third of the clients do, the client gives out for
-    each other participant at most one of (share of its seed, share of its mask key), only after
-    the threshold of participants vouched for the same survivors, and nothing that depends on its
-    vector but one masked copy of it. On a sparse graph the threshold is one of neighbours, and up
-    to a tenth of the clients may be corrupt; see `degree` for what that leaves. What an active
-    server may get there instead of one sum is in docs/secure-aggregation.md.
+    Guarantee: whatever the server and up to a third of the clients do, on a sparse graph up to a
+    tenth of them, all honest clients that reveal anything hold the same lists of participants and
+    survivors. For each other participant a client gives out at most one of (share of its seed,
+    share of its mask key), and nothing that depends on its vector but one masked copy of it. What
+    follows from that for the server is proved in docs/secure-aggregation.md.
 
     Args:
         state: what the session knows.
@@ -217,6 +217,7 @@ class ClientSession:
         for name in ("share_public", "mask_public"):
             if len({getattr(record, name) for record in roster.records}) != len(near):
                 raise KeyRecordError(f"two records hold the same {name.replace('_', ' ')} key")
+        state.committee = {i: members[i] for i in state.graph.committee}
         state.mask_publics = {i: record.mask_public for i, record in neighbours.items()}
         return self._deal({i: record.share_public for i, record in neighbours.items()})
 
@@ -264,8 +265,11 @@ class ClientSession:
         return self.state.sid + field(sender) + field(receiver)
 
     @_step(Stage.SHARES, Stage.STARTED)
-    def start(self, request: WorkRequest, content_hash: bytes) -> None:
+    def start(self, request: WorkRequest, content_hash: bytes) -> Participation:
         """E2, before the work: check who is left and that the content is the bound one.
+
+        Returns:
+            What goes out beside the masked vector.
 
         Raises:
             ModelMismatchError: the content is not what the session was opened for.
@@ -280,7 +284,7 @@ class ClientSession:
                 "the model or its settings are not those that this session was opened for"
             )
         participants = self._subset(request.participants, frozenset(range(state.count)))
-        others = [i for i in state.holders_among(participants) if i != state.index]
+        others = state.neighbours_among(participants)
         if len(request.ciphertexts) != len(others):
             raise MessageError(
                 f"{len(request.ciphertexts)} shares: expected {len(others)}, one of each neighbour"
@@ -288,6 +292,8 @@ class ClientSession:
         for other, sealed in zip(others, request.ciphertexts, strict=True):
             state.secrets.held[other] = self._open(other, sealed)
         state.participants = participants
+        told, channels = self._participants_digest(), state.secrets.channels
+        return Participation(tuple(tag(channels[other].vouch, told) for other in others))
 
     def _subset(self, bitmap: bytes, of: frozenset[int]) -> tuple[int, ...]:
         state = self.state
@@ -305,6 +311,7 @@ class ClientSession:
                 f"{near} survivors among this client's neighbours: expected at least "
                 f"{state.graph.threshold}"
             )
+        state.graph.check_present(indices)
         return tuple(sorted(indices))
 
     def _open(self, sender: int, sealed: bytes) -> tuple[bytes, bytes]:
@@ -335,11 +342,10 @@ class ClientSession:
             raise VectorError(f"vector of {vector.dtype}{vector.shape}: expected uint32{expected}")
         masks = [(keys.self_key(secrets.self_seed, state.sid, state.index), 1)]
         private = keys.private_key(secrets.mask_secret)
-        for other in state.holders_among(state.participants):
-            if other != state.index:
-                public = state.mask_publics[other]
-                key = keys.pair_key(private, public, state.sid, state.index, other)
-                masks.append((key, 1 if other > state.index else -1))
+        for other in state.neighbours_among(state.participants):
+            public = state.mask_publics[other]
+            key = keys.pair_key(private, public, state.sid, state.index, other)
+            masks.append((key, 1 if other > state.index else -1))
         vector = np.ascontiguousarray(vector)
         add_streams(vector, masks, self.config.cipher)
         # Only their shares are needed from here on, and those are with the others.
@@ -348,55 +354,56 @@ class ClientSession:
 
     @_step(Stage.MASKED, Stage.ATTESTED)
     def attest(self, request: SurvivorRequest) -> Attestation:
-        """E3: vouch for the list of survivors to each neighbour on it, once.
+        """E3: vouch for the list of survivors, once.
 
         Raises:
-            SurvivorError: it is no subset of those who started, or lacks this client.
+            SurvivorError: it is no subset of those who started, or lacks this client; or a
+                neighbour on it was told other participants.
             ThresholdError: fewer of them than the floor, or of its neighbours than the threshold.
+            MessageError: not one tag of each surviving neighbour.
         """
         state = self.state
         state.survivors = self._subset(request.survivors, frozenset(state.participants))
-        attested, channels = self._attested(), state.secrets.channels
-        others = [i for i in state.holders_among(state.survivors) if i != state.index]
-        return Attestation(tuple(attestation_tag(channels[i].vouch, attested) for i in others))
+        near = state.neighbours_among(state.survivors)
+        if len(request.tags) != len(near):
+            raise MessageError(f"{len(request.tags)} tags: expected {len(near)}")
+        told = self._participants_digest()
+        for other, word in zip(near, request.tags, strict=True):
+            if not hmac.compare_digest(word, tag(state.secrets.channels[other].check, told)):
+                raise SurvivorError(
+                    "survivors: one did not vouch for the participants that this client was told"
+                )
+        return self._witness().attest()
 
-    def _attested(self) -> bytes:
+    def _participants_digest(self) -> bytes:
         state = self.state
-        return attestation_digest(state.sid, to_bitmap(state.survivors, state.count))
+        return participants_digest(state.sid, to_bitmap(state.participants, state.count))
+
+    def _witness(self) -> Witness:
+        state = self.state
+        graph = state.graph
+        lists = Lists(state.sid, graph, frozenset(state.participants), frozenset(state.survivors))
+        if graph.committee:
+            return CommitteeWitness(
+                lists, state.committee, state.index, self._signer, self._members
+            )
+        return NeighbourWitness(lists, state.index, state.secrets.channels)
 
     @_step(Stage.ATTESTED, Stage.CLOSED)
     def reveal(self, request: RevealRequest) -> Reveal:
-        """E4: when enough vouched for the same list, give out one share of each participant.
+        """E4: when enough vouched for the same lists, give out one share of each participant.
 
-        Enough of the holders of its own shares, this client among them on the complete graph; and
-        of each whose shares it holds. A tag on another list does not count.
+        Of the participants whose shares this client holds.
 
         Raises:
-            AttestationError: a tag is not of another surviving holder of this client's shares, or
-                too few are on the list that this client vouched for.
+            AttestationError: see `Witness.check`.
         """
-        state, secrets = self.state, self.state.secrets
-        holders = state.holders_among(state.survivors)
-        senders = set(request.senders)
-        if len(senders) != len(request.senders) or not senders <= {*holders} - {state.index}:
-            raise AttestationError(
-                "tags: expected one of each sender, of survivors among this client's neighbours "
-                "only"
-            )
-        attested = self._attested()
-        valid = sum(
-            hmac.compare_digest(tag, attestation_tag(secrets.channels[sender].check, attested))
-            for sender, tag in zip(request.senders, request.tags, strict=True)
-        )
-        needed = state.graph.threshold - (state.index in holders)
-        if valid < needed:
-            raise AttestationError(
-                f"{valid} tags on the list that this client vouched for: expected at least {needed}"
-            )
+        self._witness().check(request)
+        state = self.state
         survivors = set(state.survivors)
         return Reveal(
             tuple(
-                secrets.held[i][0 if i in survivors else 1]
+                state.secrets.held[i][0 if i in survivors else 1]
                 for i in state.holders_among(state.participants)
             )
         )

@@ -18,8 +18,7 @@ class ClientFloors:
     """A device's floors: the table `[secagg]` of its policy.
 
     Attributes:
-        min_survivors: fewest clients, itself included, whose sum it takes part in; up to 128
-            clients whatever the server does, above only if it follows the protocol.
+        min_survivors: fewest clients, itself included, whose sum it takes part in.
         min_clients: fewest clients that may open a session with it.
         min_threshold: fewest holders of its secrets that it takes to reveal one.
         sparse: whether it takes part in sessions of more than 128 clients, whose graph withstands a
@@ -59,16 +58,13 @@ class ClientFloors:
     def from_table(cls, table: Mapping[str, Any], min_survivors: int) -> "ClientFloors":
         """Read the policy's table; `min_survivors` stands at the policy's top.
 
-        `sparse` must be asked for: on a sparse graph `min_survivors` does not hold against every
-        server.
-
         Raises:
             ConfigError: an unknown key, or a value out of its range.
         """
         keys = [name for name in cls.__dataclass_fields__ if name != "min_survivors"]
         if not isinstance(table, Mapping) or not set(table) <= set(keys):
             raise ConfigError(f"secagg: expected a table with no more than {', '.join(keys)}")
-        return cls(min_survivors=min_survivors, **{"sparse": False, **table})
+        return cls(min_survivors=min_survivors, **table)
 
     def check(self, config: SessionConfig) -> None:
         """Refuse a session before any key is made.

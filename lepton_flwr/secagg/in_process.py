@@ -54,11 +54,13 @@ def secure_sum(
     members: Members,
     parties: Sequence[Party],
     encode: Sequence[Encode],
+    *,
+    tolerant: bool = True,
 ) -> SecureSum:
     """Add up the parties' vectors.
 
     Guarantee: that of `ServerSession` and `ClientSession`: what passes from a party to the server
-    is what would pass over a network. A party that raises is silent from there on.
+    is what would pass over a network.
 
     Args:
         config: the session; its layout's `num_clients` is the number of parties.
@@ -67,6 +69,8 @@ def secure_sum(
         parties: the participants.
         encode: for each, what gives its encoded vector, uint32 (dimension,); called once all the
             checks that precede the work have passed.
+        tolerant: whether a party that raises is silent from there on, and left out; otherwise its
+            error ends the session.
 
     Raises:
         ThresholdError: too few parties are left; with the error classes of the others.
@@ -81,6 +85,8 @@ def secure_sum(
             try:
                 answer(node)
             except Exception as error:
+                if not tolerant:
+                    raise
                 failures[type(error).__name__] += 1
                 if node in sessions:
                     sessions[node].close()
@@ -94,8 +100,9 @@ def secure_sum(
         server.receive_keys(node, record)
 
     def masked(node: int) -> None:
-        sessions[node].start(work[node], content_hash)
-        server.receive_masked(node, sessions[node].mask(encode[node](config)))
+        participation = sessions[node].start(work[node], content_hash)
+        vector = sessions[node].mask(encode[node](config))
+        server.receive_masked(node, vector, participation)
 
     try:
         request = server.request_keys()
@@ -104,10 +111,10 @@ def secure_sum(
         each(rosters, lambda n: server.receive_shares(n, sessions[n].share(rosters[n])))
         work = server.close_shares()
         each(work, masked)
-        list_of = server.close_masked()
-        each(server.survivors, lambda n: server.receive_attestation(n, sessions[n].attest(list_of)))
+        lists = server.close_masked()
+        each(lists, lambda n: server.receive_attestation(n, sessions[n].attest(lists[n])))
         asked = server.close_attestations()
-        each(server.attesters, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
+        each(asked, lambda n: server.receive_reveal(n, sessions[n].reveal(asked[n])))
         total = config.layout.lift(server.close_reveals())
     except ThresholdError as error:
         lost = ", ".join(f"{name} ({count})" for name, count in sorted(failures.items()))

@@ -33,8 +33,9 @@ class Channel:
     Attributes:
         seal: AES-256-GCM key of the shares to the other; used once.
         open: the same of the shares from the other.
-        vouch: HMAC-SHA256 key of the attestation to the other; used once.
-        check: the same of the attestation from the other.
+        vouch: HMAC-SHA256 key of what is said to the other of participants and survivors; used once
+            for each.
+        check: the same of what the other says.
     """
 
     seal: bytes

@@ -25,6 +25,8 @@ T = TypeVar("T", int, float, str, bytes)
 
 NONCE_BYTES = 32
 SIGNATURE_BYTES = 64
+# A tag or a signature.
+PROOF_BYTES = (TAG_BYTES, SIGNATURE_BYTES)
 MAX_CREDENTIAL_BYTES = 4096
 MAX_BITMAP_BYTES = (MAX_CLIENTS + 7) // 8
 MAX_SEGMENTS = 64
@@ -293,27 +295,11 @@ class WorkRequest:
 
 
 @dataclass(frozen=True)
-class SurvivorRequest:
-    """E3, server to client: whose masked vectors arrived."""
+class Participation:
+    """E2, client to server, beside the masked vector.
 
-    survivors: bytes
-
-    def to_fields(self) -> Fields:
-        """Flat form."""
-        return {"survivors": self.survivors}
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, object]) -> "SurvivorRequest":
-        """Read and check the flat form."""
-        read = Reader(fields)
-        request = cls(read.one("survivors", bytes, (1, MAX_BITMAP_BYTES)))
-        read.end()
-        return request
-
-
-@dataclass(frozen=True)
-class Attestation:
-    """E3, client to server: for each surviving neighbour, in index order, a tag on the list."""
+    For each neighbour that takes part, in index order, a tag on the list of participants.
+    """
 
     tags: tuple[bytes, ...]
 
@@ -322,35 +308,96 @@ class Attestation:
         return {"tags": list(self.tags)}
 
     @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> "Participation":
+        """Read and check the flat form."""
+        read = Reader(fields)
+        participation = cls(tuple(read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)))
+        read.end()
+        return participation
+
+
+@dataclass(frozen=True)
+class SurvivorRequest:
+    """E3, server to client: whose masked vectors arrived.
+
+    With the surviving neighbours' tags to it on the list of participants, in index order.
+    """
+
+    survivors: bytes
+    tags: tuple[bytes, ...]
+
+    def to_fields(self) -> Fields:
+        """Flat form."""
+        return {"survivors": self.survivors, "tags": list(self.tags)}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> "SurvivorRequest":
+        """Read and check the flat form."""
+        read = Reader(fields)
+        request = cls(
+            read.one("survivors", bytes, (1, MAX_BITMAP_BYTES)),
+            tuple(read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)),
+        )
+        read.end()
+        return request
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """E3, client to server: its word on the lists.
+
+    On the complete graph a tag for each surviving neighbour, in index order, one after the other;
+    on a ring the signature of a member of the committee, and nothing of anybody else.
+    """
+
+    proof: bytes
+
+    def to_fields(self) -> Fields:
+        """Flat form."""
+        return {"proof": self.proof}
+
+    @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "Attestation":
         """Read and check the flat form."""
         read = Reader(fields)
-        attestation = cls(tuple(read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)))
+        attestation = cls(read.one("proof", bytes, (0, MAX_HOLDERS * TAG_BYTES)))
         read.end()
         return attestation
 
 
 @dataclass(frozen=True)
 class RevealRequest:
-    """E4, server to client: which neighbours vouched for the list, and their tags to it."""
+    """E4, server to client: who vouched for the lists, and how.
+
+    Attributes:
+        senders: their indices.
+        proofs: a tag to this client or a signature, of each.
+        credentials: of each that signed; none with tags, and then left out of the flat form.
+    """
 
     senders: tuple[int, ...]
-    tags: tuple[bytes, ...]
+    proofs: tuple[bytes, ...]
+    credentials: tuple[bytes, ...] = ()
 
     def to_fields(self) -> Fields:
         """Flat form."""
-        return {"senders": list(self.senders), "tags": list(self.tags)}
+        signed: Fields = {"credentials": list(self.credentials)} if self.credentials else {}
+        return {"senders": list(self.senders), "proofs": list(self.proofs), **signed}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> "RevealRequest":
         """Read and check the flat form."""
         read = Reader(fields)
         senders = read.many("senders", int, MAX_HOLDERS)
-        tags = read.many("tags", bytes, MAX_HOLDERS, TAG_BYTES)
+        proofs = read.many("proofs", bytes, MAX_HOLDERS, PROOF_BYTES)
+        credentials: list[bytes] = []
+        if "credentials" in fields:
+            sizes = (KEY_BYTES, MAX_CREDENTIAL_BYTES)
+            credentials = read.many("credentials", bytes, MAX_HOLDERS, sizes)
         read.end()
-        if len(senders) != len(tags):
-            raise MessageError("senders, tags: expected lists of one length")
-        return cls(tuple(senders), tuple(tags))
+        if len(senders) != len(proofs):
+            raise MessageError("senders, proofs: expected lists of one length")
+        return cls(tuple(senders), tuple(proofs), tuple(credentials))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lepton_flwr import _validate as check
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg import keys, shamir
-from lepton_flwr.secagg.degree import CORRUPT, DROPOUT, failure_bits
+from lepton_flwr.secagg.degree import CORRUPT, DROPOUT, failure_bits, ring_parameters
 from lepton_flwr.secagg.encoding import LARGEST, MAX_DIMENSION, Kind, Layout, Segment
-from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_COMPLETE, Graph
+from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_COMPLETE, Graph, session_graph
 from lepton_flwr.secagg.masking import add_streams
 from lepton_flwr.secagg.messages import (
     CIPHERTEXT_BYTES,
@@ -26,6 +26,7 @@ from lepton_flwr.secagg.messages import (
     KeyRecord,
     KeyRequest,
     KeyRoster,
+    Participation,
     Reveal,
     RevealRequest,
     ShareBundle,
@@ -47,14 +48,16 @@ class Plan:
     Attributes:
         clients: number of clients, N.
         degree: neighbours of each.
-        threshold: shares and attestations needed among the holders of a client's shares.
+        threshold: shares needed of a client's secret.
+        vouch: who vouches for the lists, and how many of them it takes.
         floor: fewest survivors of the whole session.
         certain: clients that may be corrupt, and as many others that may drop out, with certainty;
             0 where the answer is a probability.
         cipher: of the masks.
-        security_bits: -log2 of the chance that some client's two secrets are within reach of the
-            corrupt clients, at the share of them that was asked about; infinity if impossible.
-        correctness_bits: the same that some neighbourhood loses too many to finish.
+        security_bits: -log2 of the chance that corrupt clients learn a client's secrets, outvote
+            the committee or cut the ring, at the share of them that was asked about; infinity if
+            impossible.
+        correctness_bits: the same that a neighbourhood or the committee loses too many to finish.
         bytes_up: that a client sends in all five exchanges.
         bytes_down: that it receives, a model of float32 included.
         seconds: of one client's processor for the masks, the keys and shares, and the signatures,
@@ -66,6 +69,7 @@ class Plan:
     clients: int
     degree: int
     threshold: int
+    vouch: str
     floor: int
     certain: int
     cipher: StreamCipher
@@ -84,10 +88,11 @@ class Plan:
         return [
             ("graph", graph),
             ("neighbours (k)", str(self.degree)),
-            ("threshold (t)", f"{self.threshold} shares or attestations"),
+            ("threshold (t)", f"{self.threshold} shares"),
+            ("lists vouched for by", self.vouch),
             ("cipher of the masks", str(self.cipher)),
             ("survivors needed", f"{self.floor} of {self.clients}"),
-            ("corrupt clients", self._chance("a client's secrets are exposed", self.security_bits)),
+            ("corrupt clients", self._chance("more than one sum, or a secret", self.security_bits)),
             ("dropped clients", self._chance("the round fails", self.correctness_bits)),
             ("bytes up", f"{self.bytes_up:,} per client"),
             ("bytes down", f"{self.bytes_down:,} per client"),
@@ -137,7 +142,7 @@ def plan(
     (update,) = segments = (Segment("update", Kind.MEAN, dimension, bound),)
     layout = Layout(segments, clients)
     config = SessionConfig("plan", 1, "train", layout, 2, cipher=cipher)
-    graph = Graph(bytes(32), clients)
+    graph = session_graph(bytes(32), clients)
     if clients <= MAX_COMPLETE:
         # Under a third, strictly.
         certain = (clients - 1) // 3
@@ -145,15 +150,16 @@ def plan(
         security, correctness = (inf if well else 0.0 for well in within)
     else:
         certain = 0
-        security, correctness = failure_bits(
-            clients, graph.degree, graph.threshold, corrupt, dropout
-        )
+        security, correctness = failure_bits(clients, ring_parameters(clients), corrupt, dropout)
     up, down = _bytes(config, graph)
     largest = clients * (bound * layout.scale(update) + 0.5)
     return Plan(
         clients=clients,
         degree=graph.degree,
         threshold=graph.threshold,
+        vouch=f"{graph.quorum} of a committee of {len(graph.committee)}"
+        if graph.committee
+        else f"{graph.threshold} of all",
         floor=config.floor(clients),
         certain=certain,
         cipher=cipher,
@@ -170,22 +176,29 @@ def plan(
 def _bytes(config: SessionConfig, graph: Graph) -> tuple[int, int]:
     """Payload up and down if nobody drops out; what a transport adds is not counted."""
     key, bitmap = bytes(keys.KEY_BYTES), bytes((graph.size + 7) // 8)
-    signature, tag, holders = bytes(SIGNATURE_BYTES), bytes(TAG_BYTES), len(graph.holders(0))
-    record = KeyRecord(bytes(CREDENTIAL_BYTES), key, key, bytes(NONCE_BYTES), signature)
+    signature, holders = bytes(SIGNATURE_BYTES), len(graph.holders(0))
+    credential, tags = bytes(CREDENTIAL_BYTES), (bytes(TAG_BYTES),) * graph.degree
+    record = KeyRecord(credential, key, key, bytes(NONCE_BYTES), signature)
     sealed = (bytes(CIPHERTEXT_BYTES),) * graph.degree
     vector = _COORDINATE_BYTES * config.layout.dimension
+    senders = (0,) * (graph.quorum if graph.committee else graph.degree)
+    vouched = RevealRequest(senders, tags)
+    if graph.committee:
+        vouched = RevealRequest(senders, (signature,) * graph.quorum, (credential,) * graph.quorum)
     up = (
         record.to_fields(),
         ShareBundle(sealed).to_fields(),
-        Attestation((tag,) * graph.degree).to_fields(),
+        Participation(tags).to_fields(),
+        # On a ring that of a member of the committee; the others send nothing there.
+        Attestation(signature if graph.committee else b"".join(tags)).to_fields(),
         Reveal((bytes(shamir.SHARE_BYTES),) * holders).to_fields(),
     )
     down = (
         KeyRequest(config, key).to_fields(),
         KeyRoster(key * graph.size, key * graph.size, (record,) * graph.degree).to_fields(),
         WorkRequest(bitmap, sealed).to_fields(),
-        SurvivorRequest(bitmap).to_fields(),
-        RevealRequest((0,) * graph.degree, (tag,) * graph.degree).to_fields(),
+        SurvivorRequest(bitmap, tags).to_fields(),
+        vouched.to_fields(),
     )
     return (
         vector + sum(map(payload, up)),
@@ -217,8 +230,9 @@ def _seconds(graph: Graph, dimension: int, cipher: StreamCipher) -> dict[str, fl
         "masks": mask * dimension / vector.size * (graph.degree + 1),
         # Each neighbour: one agreement for the channel, one for the mask.
         "keys and shares": 2 * agree * graph.degree + 2 * split,
-        # Of each neighbour's record the member's and, at first sight, its authority's.
-        "signatures": verify * 2 * graph.degree,
+        # Of each neighbour's record and each of the quorum the member's and, at first sight, its
+        # authority's.
+        "signatures": verify * 2 * (graph.degree + graph.quorum),
     }
 
 

@@ -5,12 +5,18 @@ many clients there are.
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator
 
 import numpy as np
 
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.secagg import keys, shamir
+from lepton_flwr.secagg.attestation import (
+    Collector,
+    CommitteeCollector,
+    Lists,
+    NeighbourCollector,
+)
 from lepton_flwr.secagg.errors import (
     AttestationError,
     KeyRecordError,
@@ -20,13 +26,14 @@ from lepton_flwr.secagg.errors import (
     ThresholdError,
     VectorError,
 )
-from lepton_flwr.secagg.graph import Graph, session_graph
+from lepton_flwr.secagg.graph import Complete, Graph, session_graph
 from lepton_flwr.secagg.masking import add_streams
 from lepton_flwr.secagg.messages import (
     Attestation,
     KeyRecord,
     KeyRequest,
     KeyRoster,
+    Participation,
     Reveal,
     RevealRequest,
     ShareBundle,
@@ -65,20 +72,20 @@ class ServerSession:
         self._order: list[int] = []
         self._index: dict[int, int] = {}
         self._sid = b""
-        self._graph = Graph(b"", 0)
+        self._graph: Graph = Complete(0)
         self._bundles: dict[int, tuple[bytes, ...]] = {}
         self._started: dict[int, None] = {}
-        self._masked: set[int] = set()
-        self._survivors: list[int] = []
-        # By client, then by the neighbour that its tag is for.
-        self._tags: dict[int, dict[int, bytes]] = {}
+        # By client, then by the neighbour that its tag on the participants is for.
+        self._masked: dict[int, dict[int, bytes]] = {}
+        self._collector: Collector  # from the end of E2 on
+        self._attested: set[int] = set()
         # By client, then by whose share it is.
         self._revealed: dict[int, dict[int, bytes]] = {}
         self._total = np.zeros(config.layout.dimension, dtype=np.uint32)
 
     @property
     def threshold(self) -> int:
-        """Shares and attestations needed among the holders of a client's shares."""
+        """Shares needed of a client's secret."""
         return self._graph.threshold
 
     def request_keys(self) -> KeyRequest:
@@ -140,10 +147,11 @@ class ServerSession:
         """E2: for each client that shared, who is left and the shares for it.
 
         Raises:
-            ThresholdError: too few.
+            ThresholdError: too few, or too many missing in one place.
         """
         self._advance(1, len(self._bundles), len(self._order))
         self._started = {node: None for node in self._order if node in self._bundles}
+        self._graph.check_present([self._index[node] for node in self._started])
         participants = self._bitmap(self._started)
         # A bundle has its receivers in index order; senders are taken in that order too.
         inbox: dict[int, list[bytes]] = {node: [] for node in self._order}
@@ -155,11 +163,12 @@ class ServerSession:
         self._bundles = {}
         return requests
 
-    def receive_masked(self, node: int, vector: np.ndarray) -> None:
+    def receive_masked(self, node: int, vector: np.ndarray, participation: Participation) -> None:
         """E2: one client's masked vector, uint32 (dimension,), added to the sum and not kept.
 
         Raises:
             VectorError: wrong dtype or shape.
+            MessageError: not one tag for each neighbour that shared its secrets.
         """
         self._expect(2, node, self._masked)
         if node not in self._started:
@@ -168,49 +177,64 @@ class ServerSession:
             raise VectorError(
                 f"vector of {vector.dtype}{vector.shape}: expected uint32{self._total.shape}"
             )
+        others = list(self._neighbours(node, self._started))
+        if len(participation.tags) != len(others):
+            raise MessageError(f"{len(participation.tags)} tags: expected {len(others)}")
         np.add(self._total, vector, out=self._total)
-        self._masked.add(node)
+        self._masked[node] = dict(zip(others, participation.tags, strict=True))
 
-    def close_masked(self) -> SurvivorRequest:
-        """E3: whose vectors are in the sum; one that comes later is refused.
+    def close_masked(self) -> dict[int, SurvivorRequest]:
+        """E3: for each survivor, whose vectors are in the sum; one that comes later is refused.
 
         Raises:
-            ThresholdError: too few.
+            ThresholdError: too few, or too many missing in one place.
         """
         self._advance(2, len(self._masked), len(self._order))
-        self._survivors = [node for node in self._order if node in self._masked]
-        return SurvivorRequest(self._bitmap(self._survivors))
+        survivors = frozenset(self._index[node] for node in self._masked)
+        self._graph.check_present(survivors)
+        self._collector = self._collect(survivors)
+        bitmap, requests = to_bitmap(survivors, len(self._order)), {}
+        for node in self._masked:
+            others = self._neighbours(node, self._masked)
+            tags = tuple(self._masked[other][node] for other in others)
+            requests[node] = SurvivorRequest(bitmap, tags)
+        return requests
+
+    def _collect(self, survivors: Collection[int]) -> Collector:
+        started = frozenset(self._index[node] for node in self._started)
+        lists = Lists(self._sid, self._graph, started, survivors)
+        committee = {i: self._records[self._order[i]] for i in self._graph.committee}
+        if not committee:
+            return NeighbourCollector(lists)
+        return CommitteeCollector(
+            lists,
+            {i: member for i, (member, _) in committee.items()},
+            {i: record.credential for i, (_, record) in committee.items()},
+            self._members,
+        )
 
     def receive_attestation(self, node: int, attestation: Attestation) -> None:
-        """E3: one survivor's tags, which only their receivers can check.
+        """E3: one survivor's word on the lists.
 
         Raises:
-            AttestationError: it is not among the survivors.
-            MessageError: not one tag for each surviving neighbour.
+            AttestationError: it is not among the survivors, or has signed something else.
+            MessageError: not what this client had to send.
         """
-        self._expect(3, node, self._tags)
+        self._expect(3, node, self._attested)
         if node not in self._masked:
-            raise AttestationError("tags of a client that is not among the survivors")
-        others = [other for other in self._holders(node, self._masked) if other != node]
-        if len(attestation.tags) != len(others):
-            raise MessageError(f"{len(attestation.tags)} tags: expected {len(others)}")
-        self._tags[node] = dict(zip(others, attestation.tags, strict=True))
+            raise AttestationError("an attestation of a client that is not among the survivors")
+        self._collector.receive(self._index[node], attestation)
+        self._attested.add(node)
 
     def close_attestations(self) -> dict[int, RevealRequest]:
-        """E4: for each client that attested, the tags of its neighbours to it.
+        """E4: for each client that attested, who vouched to it.
 
         Raises:
             ThresholdError: too few.
         """
-        self._advance(3, len(self._tags), len(self._order), self.threshold)
-        requests = {}
-        for node in self.attesters:
-            senders = [other for other in self._holders(node, self._tags) if other != node]
-            requests[node] = RevealRequest(
-                tuple(self._index[sender] for sender in senders),
-                tuple(self._tags[sender][node] for sender in senders),
-            )
-        return requests
+        self._advance(3, len(self._attested), len(self._order), self.threshold)
+        requests = self._collector.requests(self._index[node] for node in self._attested)
+        return {self._order[index]: request for index, request in requests.items()}
 
     def receive_reveal(self, node: int, reveal: Reveal) -> None:
         """E4: one client's shares.
@@ -219,8 +243,8 @@ class ServerSession:
             MessageError: not one for each client that started and whose shares it holds.
         """
         self._expect(4, node, self._revealed)
-        if node not in self._tags:
-            raise OrderError("shares of a client that did not attest the list of survivors")
+        if node not in self._attested:
+            raise OrderError("shares of a client that did not attest the lists")
         held = list(self._holders(node, self._started))
         if len(reveal.shares) != len(held):
             raise MessageError(f"{len(reveal.shares)} shares: expected {len(held)}")
@@ -278,22 +302,16 @@ class ServerSession:
             if self._order[index] in among:
                 yield self._order[index]
 
+    def _neighbours(self, node: int, among: Container[int]) -> Iterator[int]:
+        """Who of `among` exchanges masks and tags with a client, in index order."""
+        return (other for other in self._holders(node, among) if other != node)
+
     @property
     def num_survivors(self) -> int:
         """Clients in the sum."""
         return len(self._masked)
 
-    @property
-    def attesters(self) -> list[int]:
-        """Those asked in E4."""
-        return [node for node in self._survivors if node in self._tags]
-
-    @property
-    def survivors(self) -> list[int]:
-        """Those asked in E3."""
-        return list(self._survivors)
-
-    def _expect(self, exchange: int, node: int, seen: Mapping[int, object] | set[int]) -> None:
+    def _expect(self, exchange: int, node: int, seen: Container[int]) -> None:
         if self._exchange != exchange:
             raise OrderError(f"a reply to exchange {exchange} during exchange {self._exchange}")
         if exchange and node not in self._index:

@@ -59,6 +59,7 @@ class SessionState:
         index: this client's.
         count: number of clients with key records.
         mask_publics: X25519 keys of the neighbours' masks, by index.
+        committee: long-term public keys of the committee's members, by index.
         participants: indices of those that shared their secrets, ascending.
         survivors: indices of those whose vectors came, ascending.
         secrets: see there.
@@ -71,6 +72,7 @@ class SessionState:
     index: int = -1
     count: int = 0
     mask_publics: dict[int, bytes] = field(default_factory=dict)
+    committee: dict[int, bytes] = field(default_factory=dict)
     participants: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)
@@ -84,6 +86,10 @@ class SessionState:
         """Those whose shares this client holds, and they its own, in index order."""
         among = set(indices)
         return [i for i in self.graph.holders(self.index) if i in among]
+
+    def neighbours_among(self, indices: Iterable[int]) -> list[int]:
+        """Those of them that this client exchanges masks and tags with, in index order."""
+        return [i for i in self.holders_among(indices) if i != self.index]
 
     def close(self) -> None:
         """End the session and drop its secrets; safe to call again."""
@@ -103,6 +109,8 @@ class SessionState:
             "count": self.count,
             "near": list(self.mask_publics),
             "mask-publics": list(self.mask_publics.values()),
+            "committee": list(self.committee),
+            "committee-keys": list(self.committee.values()),
             "participants": to_bitmap(self.participants, self.count),
             "survivors": to_bitmap(self.survivors, self.count),
             "mask-secret": secrets.mask_secret,
@@ -139,6 +147,7 @@ class SessionState:
             index=read.one("index", int),
             count=count,
             mask_publics=_by_index(read, "near", "mask-publics", KEY_BYTES),
+            committee=_by_index(read, "committee", "committee-keys", KEY_BYTES),
             participants=_indices(read, "participants", count),
             survivors=_indices(read, "survivors", count),
             secrets=Secrets(

@@ -10,7 +10,9 @@ from lepton_flwr.secagg.parameters import SessionConfig
 
 SID_LABEL = "lepton/secagg/sid/v2"
 KEYS_LABEL = "lepton/secagg/signed-keys/v1"
-ATTEST_LABEL = "lepton/secagg/attestation/v2"
+PARTICIPANTS_LABEL = "lepton/secagg/participants/v1"
+SURVIVORS_LABEL = "lepton/secagg/attestation/v2"
+LISTS_LABEL = "lepton/secagg/signed-lists/v1"
 TAG_BYTES = 16
 
 
@@ -54,14 +56,24 @@ def session_id(config: SessionConfig, content_hash: bytes, members: bytes, recor
     )
 
 
-def attestation_digest(sid: bytes, survivors: bytes) -> bytes:
-    """What a client vouches for, once: this bitmap of survivors in this session."""
-    return digest(ATTEST_LABEL, sid, survivors)
+def participants_digest(sid: bytes, participants: bytes) -> bytes:
+    """Which clients a client was told to have shared their secrets, as a bitmap."""
+    return digest(PARTICIPANTS_LABEL, sid, participants)
 
 
-def attestation_tag(key: bytes, attested: bytes) -> bytes:
-    """HMAC-SHA256 of an attestation digest, cut to 16 bytes: one sender's word to one receiver."""
-    return hmac.digest(key, attested, "sha256")[:TAG_BYTES]
+def survivors_digest(sid: bytes, survivors: bytes) -> bytes:
+    """Whose vectors came, as a bitmap: what a client vouches for, once, to a neighbour."""
+    return digest(SURVIVORS_LABEL, sid, survivors)
+
+
+def lists_digest(sid: bytes, participants: bytes, survivors: bytes) -> bytes:
+    """Both lists: what a member of the committee signs, once."""
+    return digest(LISTS_LABEL, sid, participants, survivors)
+
+
+def tag(key: bytes, said: bytes) -> bytes:
+    """HMAC-SHA256 of a digest, cut to 16 bytes: one sender's word to one receiver."""
+    return hmac.digest(key, said, "sha256")[:TAG_BYTES]
 
 
 def to_bitmap(indices: Iterable[int], size: int) -> bytes:

@@ -1,5 +1,6 @@
 """What a private step takes from the data and from the operating system's randomness."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 
 _SMALLEST_BUCKET = 16
 _ALIGNMENT = 64  # bytes; TensorFlow takes arrays that start so without copying them
+_BLOCK = _ALIGNMENT // 4
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,56 @@ class Draw:
     Attributes:
         data: inputs, labels and example weights of the batch, nested as those of the data set.
         mask: float32 of shape (batch,): `factor` for an example, 0 for padding.
-        noise: float32, one array per variable, of the step's standard deviation.
+        noise: float32 of the step's standard deviation, for all variables: see `NoiseLayout`.
     """
 
     data: Any
     mask: np.ndarray
-    noise: list[np.ndarray]
+    noise: np.ndarray
 
     def pieces(self, size: int) -> Iterator[tuple[Any, np.ndarray]]:
         """Data and mask in pieces of at most `size` rows."""
         for start in range(0, self.mask.size, size):
             rows = slice(start, start + size)
             yield tf.nest.map_structure(lambda a, r=rows: a[r], self.data), self.mask[rows]
+
+    def up_to(self, rows: int) -> "Draw":
+        """The first rows of it, and all of its noise."""
+        data = tf.nest.map_structure(lambda a: a[:rows], self.data)
+        return Draw(data, self.mask[:rows], self.noise)
+
+
+@dataclass(frozen=True)
+class NoiseLayout:
+    """Where the noise of each variable is in one array of shape (blocks, 16).
+
+    TensorFlow takes one array much faster than several, and cuts it at its rows, of 64 bytes,
+    without copying. Every variable begins a row; what is left of its last row is drawn in vain.
+
+    Attributes:
+        shapes: of the variables.
+    """
+
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the array."""
+        return sum(self._blocks), _BLOCK
+
+    @property
+    def _blocks(self) -> list[int]:
+        return [-(-math.prod(shape) // _BLOCK) for shape in self.shapes]
+
+    def split(self, noise: Any) -> list[Any]:
+        """Array or tensor of each variable's noise, in the variable's shape."""
+        found, start = [], 0
+        for shape, blocks in zip(self.shapes, self._blocks, strict=True):
+            entries = tf.reshape if tf.is_tensor(noise) else np.reshape
+            rows = entries(noise[start : start + blocks], (-1,))
+            found.append(entries(rows[: math.prod(shape)], shape))
+            start += blocks
+        return found
 
 
 @dataclass(frozen=True)
@@ -65,17 +105,15 @@ class DrawSource:
     stddev: float
     sampling: CipherStream
     noise: GaussianNoise
-    # Two of each, for one is filled while the other is in use; new memory is slow to touch.
-    _buffers: dict[tuple[int, int], Draw] = field(default_factory=dict, repr=False)
+    # Two, for one is filled while the other is in use; new memory is slow to touch.
+    _buffers: dict[int, Draw] = field(default_factory=dict, repr=False)
 
     def draw(self, turn: int = 0) -> Draw:
         """One step's draw, independent of all others; the next one of the same turn replaces it."""
         rows = self.rows()
         size = self.truncated_batch_size or bucket(rows.size)
         size += -size % self.multiple_of
-        made = self._buffers.get((turn, size))
-        if made is None:
-            made = self._buffers[turn, size] = self._empty(size)
+        made = self._buffer(turn, size).up_to(size)
         padded = np.zeros(size, dtype=np.int64)
         padded[: rows.size] = rows
         tf.nest.map_structure(
@@ -85,8 +123,7 @@ class DrawSource:
         )
         made.mask[: rows.size] = self.factor
         made.mask[rows.size :] = 0.0
-        for part in made.noise:
-            self.noise.fill(part.reshape(-1), self.stddev)
+        self.noise.fill(made.noise.reshape(-1), self.stddev)
         return made
 
     def rows(self) -> np.ndarray:
@@ -113,13 +150,18 @@ class DrawSource:
                 waiting = pool.submit(self.draw, number % 2)
             yield ready
 
-    def _empty(self, size: int) -> Draw:
+    def _buffer(self, turn: int, size: int) -> Draw:
+        """The memory of a turn, with room for `size` rows."""
+        kept = self._buffers.get(turn)
+        if kept is not None and kept.mask.size >= size:
+            return kept
+        single = np.dtype(np.float32)
         data = tf.nest.map_structure(
             lambda source: _aligned((size, *source.shape[1:]), source.dtype), self.data
         )
-        single = np.dtype(np.float32)
-        noise = [_aligned(shape, single) for shape in self.shapes]
-        return Draw(data, _aligned((size,), single), noise)
+        noise = _aligned(NoiseLayout(self.shapes).shape, single) if kept is None else kept.noise
+        made = self._buffers[turn] = Draw(data, _aligned((size,), single), noise)
+        return made
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

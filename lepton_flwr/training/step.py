@@ -1,5 +1,6 @@
 """The compiled parts of a private step: the clipped sum of a batch, and its noised release."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from lepton_flwr.training.contributions import wide
-from lepton_flwr.training.draws import Draw
+from lepton_flwr.training.draws import Draw, NoiseLayout
 from lepton_flwr.training.engine import GradientEngine
 from lepton_flwr.training.losses import regularisation
 
@@ -16,6 +17,8 @@ from lepton_flwr.training.losses import regularisation
 @dataclass(frozen=True)
 class CompiledStep:
     """Compiled functions of one engine and one kind of data; they serve any number of rows.
+
+    They take tensors side by side: to call them costs less than half as much as with nested ones.
 
     Attributes:
         at_once: clipped sum and release of a batch that is computed in one piece.
@@ -36,13 +39,17 @@ class CompiledStep:
             piece: rows computed at a time; None takes all at once.
         """
         if piece is None or draw.mask.size <= piece:
-            self.at_once(*draw.data, draw.mask, l2_norm_clip, draw.noise)
+            self.at_once(*_tensors(draw.data, draw.mask, l2_norm_clip, draw.noise))
             return
         total: list[tf.Tensor] | None = None
         for data, mask in draw.pieces(piece):
-            sums = self.clipped_sum(*data, mask, l2_norm_clip)
+            sums = self.clipped_sum(*_tensors(data, mask, l2_norm_clip))
             total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
-        self.release(total, draw.noise)
+        self.release(*_tensors(total, draw.noise))
+
+
+def _tensors(*parts: Any) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(part) for part in tf.nest.flatten(parts)]
 
 
 def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> CompiledStep:
@@ -62,13 +69,20 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
     variables = model.trainable_variables
     penalised = any(v.regularizer is not None for v in variables)
 
-    def clipped_sum(x: Any, y: Any, weights: Any, mask: Any, clip: Any) -> list[tf.Tensor]:
+    nested = (x, y, weights)
+    layout = NoiseLayout([tuple(v.shape) for v in variables])
+
+    def clipped_sum(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        *data, mask, clip = tensors
+        x, y, weights = tf.nest.pack_sequence_as(nested, data)
         sums: list[tf.Tensor] = summed(x, y, mask, clip, weights)
         return sums
 
-    def release(sums: Sequence[tf.Tensor], noise: Sequence[tf.Tensor]) -> None:
+    def release(*tensors: tf.Tensor) -> None:
+        *sums, noise = tensors
         gradients = [
-            total + tf.cast(draw, total.dtype) for total, draw in zip(sums, noise, strict=True)
+            total + tf.cast(draw, total.dtype)
+            for total, draw in zip(sums, layout.split(noise), strict=True)
         ]
         if penalised:  # penalties tell of weights, which are released already
             with tf.GradientTape() as tape:
@@ -78,23 +92,28 @@ def build_step(engine: GradientEngine, x: Any, y: Any, weights: Any) -> Compiled
         cast = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
         _apply(model.optimizer, cast, variables)
 
-    def at_once(x: Any, y: Any, weights: Any, *rest: Any) -> None:
-        mask, clip, noise = rest
-        release(clipped_sum(x, y, weights, mask, clip), noise)
+    def at_once(*tensors: tf.Tensor) -> None:
+        release(*clipped_sum(*tensors[:-1]), tensors[-1])
 
-    mask, clip = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
-    noise = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
+    batch = [*tf.nest.flatten(nested), tf.TensorSpec([None], tf.float32)]
+    clip, noise = tf.TensorSpec([], tf.float32), tf.TensorSpec(layout.shape, tf.float32)
     sums = [tf.TensorSpec(v.shape, wide(v.value).dtype) for v in variables]
-
-    def compiled(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-        made: Callable[..., Any] = tf.function(function, autograph=False, input_signature=signature)
-        return made
-
     return CompiledStep(
-        at_once=compiled(at_once, x, y, weights, mask, clip, noise),
-        clipped_sum=compiled(clipped_sum, x, y, weights, mask, clip),
-        release=compiled(release, sums, noise),
+        at_once=_compiled(at_once, [*batch, clip, noise]),
+        clipped_sum=_compiled(clipped_sum, [*batch, clip]),
+        release=_compiled(release, [*sums, noise]),
     )
+
+
+def _compiled(function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
+    """Traced when it is called first, and called without looking for another trace."""
+    made = tf.function(function, autograph=False, input_signature=signature)
+    concrete = functools.cache(made.get_concrete_function)
+
+    def call(*tensors: tf.Tensor) -> Any:
+        return concrete()(*tensors)
+
+    return call
 
 
 def _apply(optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:

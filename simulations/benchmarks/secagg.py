@@ -32,7 +32,13 @@ from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.messages import Attestation, KeyRecord, Reveal, ShareBundle
+from lepton_flwr.secagg.messages import (
+    Attestation,
+    KeyRecord,
+    Participation,
+    Reveal,
+    ShareBundle,
+)
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.plan import payload
 from lepton_flwr.secagg.server import ServerSession
@@ -149,6 +155,7 @@ class Session:
         self._left = range(self._count - dropped)
         self._records: list[KeyRecord] = []
         self._bundles: list[ShareBundle] = []
+        self._participations: list[Participation] = []
         self._signed: list[Attestation] = []
         self._reveals: list[Reveal] = []
 
@@ -172,7 +179,7 @@ class Session:
         rosters = server.close_keys()
         for i, session in enumerate(sessions):
             if isinstance(session._members, _Warm):
-                session._members.warm(self.config, rosters[i].records)
+                session._members.warm(self.config, self._records)
             with clocks[i].running():
                 self._bundles.append(session.share(rosters[i]))
             server.receive_shares(i, self._bundles[-1])
@@ -183,16 +190,16 @@ class Session:
         work = server.close_shares()
         for i in self._left:
             with clocks[i].running():
-                sessions[i].start(work[i], CONTENT)
+                self._participations.append(sessions[i].start(work[i], CONTENT))
                 vector = self.config.layout.encode({"update": update}, 1)
             total += vector
             with clocks[i].running(), masks[i].running():
                 vector = sessions[i].mask(vector)
-            server.receive_masked(i, vector)
+            server.receive_masked(i, vector, self._participations[-1])
         survivors = server.close_masked()
         for i in self._left:
             with clocks[i].running():
-                self._signed.append(sessions[i].attest(survivors))
+                self._signed.append(sessions[i].attest(survivors[i]))
             server.receive_attestation(i, self._signed[-1])
         requests = server.close_attestations()
         for i in self._left:
@@ -214,8 +221,8 @@ class Session:
         for i, bundle in enumerate(self._bundles):
             server.receive_shares(i, bundle)
         server.close_shares()
-        for i in self._left:
-            server.receive_masked(i, vector)
+        for i, participation in zip(self._left, self._participations, strict=True):
+            server.receive_masked(i, vector, participation)
         server.close_masked()
         for i, signed in zip(self._left, self._signed, strict=True):
             server.receive_attestation(i, signed)
@@ -238,7 +245,13 @@ class Session:
 
     def bytes_up(self, i: int) -> int:
         """Payload of one client."""
-        replies = (self._records[i], self._bundles[i], self._signed[i], self._reveals[i])
+        replies = (
+            self._records[i],
+            self._bundles[i],
+            self._participations[i],
+            self._signed[i],
+            self._reveals[i],
+        )
         sizes = sum(payload(reply.to_fields()) for reply in replies)
         return sizes + 4 * self.config.layout.dimension
 

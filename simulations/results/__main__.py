@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from lepton_flwr._validate import choice
 from lepton_flwr.data.scenarios import SCENARIOS
 from lepton_flwr.errors import LeptonError
 from simulations.results import central as references
-from simulations.results.measure import PAGES, Store, measure, missing, settings
+from simulations.results.measure import KEYS, PAGES, Store, measure, missing, settings
 from simulations.results.pages import write
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -27,6 +28,9 @@ def measure_all(
     ] = None,
     *,
     seed: Seed = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"One way to learn, of {', '.join(KEYS)}; repeatable.")
+    ] = None,
     under: Annotated[str, typer.Option(help="Words before each command, as 'nice -n 10'.")] = "",
     docs: Docs = Path("docs/results"),
 ) -> None:
@@ -36,7 +40,11 @@ def measure_all(
     """
     store = Store(docs)
     chosen = names or [name for name in PAGES if name in SCENARIOS]
+    for way_key in only or ():
+        choice("--only", way_key, KEYS)
     for scenario, way in list(missing(store, chosen, seed)):
+        if only and way.key not in only:
+            continue
         found = measure(scenario, way, seed, shlex.split(under))
         store.put(scenario, way, seed, found)
         write(store, docs)

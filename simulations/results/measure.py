@@ -54,6 +54,9 @@ WAYS = (
 )
 
 
+KEYS = tuple(way.key for way in WAYS)
+
+
 class Store:
     """Measurements by scenario, way and seed, in a JSON file that is written after each.
 

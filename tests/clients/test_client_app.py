@@ -37,7 +37,7 @@ def test_its_floors_are_those_of_the_devices_policy(tmp_path):
 
     (folder,) = provision(tmp_path / "devices", [Rows()], min_survivors=4)
     context = SimpleNamespace(node_config={FOLDER_KEY: str(folder)}, run_id=1)
-    assert _participant(context).floors == ClientFloors(min_survivors=4, sparse=False)
+    assert _participant(context).floors == ClientFloors(min_survivors=4)
     policy = folder / "policy.toml"
     policy.write_text("min_survivors = 5\n[secagg]\nmin_clients = 9\nsparse = false\n")
     assert _participant(context).floors == ClientFloors(5, min_clients=9, sparse=False)

@@ -1,30 +1,17 @@
 """`lepton keys`."""
 
 import json
-import sys
 
 import pytest
 
-from lepton_flwr import cli
+from lepton_flwr.crypto import private_keys
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.crypto.revocation import RevokedError
 
 
-@pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    for name in ("LEPTON_PASSPHRASE", "LEPTON_NEW_PASSPHRASE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
+@pytest.fixture(autouse=True)
+def cheap_passphrases(monkeypatch):
+    monkeypatch.setattr(private_keys, "SCRYPT_N", 2)
 
 
 INIT = ("keys", "init", "fed", "--nodes", 2, "--address", "fl.example.org:8000")

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lepton_flwr.crypto import keyring as module
+from lepton_flwr.crypto import private_keys
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.authority import LIFETIME
 from lepton_flwr.crypto.errors import PassphraseError
@@ -27,8 +28,10 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
+def quick(monkeypatch):
+    """No passphrase in the environment, and cheap ones where their cost is not the question."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(private_keys, "SCRYPT_N", 2)
 
 
 @pytest.fixture

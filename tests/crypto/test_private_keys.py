@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lepton_flwr.crypto import private_keys
 from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.identity import load_signing_key
 from lepton_flwr.crypto.private_keys import (
@@ -23,8 +24,10 @@ SECRET = "a lock of words, with ümlauts"  # noqa: S105
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
+def quick(monkeypatch):
+    """No passphrase in the environment, and cheap ones where their cost is not the question."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(private_keys, "SCRYPT_N", 2)
 
 
 @pytest.fixture
@@ -48,10 +51,17 @@ def test_a_protected_key_is_standard_and_opens_with_its_passphrase_only(protecte
 
 
 @pytest.mark.skipif(which("openssl") is None, reason="needs the openssl command")
-def test_openssl_opens_a_protected_key(protected):
+def test_openssl_opens_a_protected_key_of_full_cost(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    protected = tmp_path / "key.pem"
+    write_private(protected, private_pem(KEY, SECRET))
     command = ["openssl", "pkey", "-in", str(protected), "-passin", f"pass:{SECRET}"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == private_pem(KEY)
+    found = subprocess.run(
+        ["openssl", "asn1parse", "-in", protected], capture_output=True, check=True
+    )
+    assert b":4000" in found.stdout  # N = 2^14, r = 8, p = 5
 
 
 def test_a_protected_key_does_not_contain_the_key(protected):

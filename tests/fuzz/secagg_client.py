@@ -1,6 +1,7 @@
 """Fuzz target: one message of a hostile server to a client of secure aggregation.
 
-Input bytes choose an exchange and change its honest message: fields dropped, added, retyped,
+Input bytes choose an exchange, of a session on the complete graph or on a ring, and change its
+honest message: fields dropped, added, retyped,
 truncated, lengthened, repeated, bits flipped. The client must answer a message that is as good as
 the honest one, or end in a named error with its secrets gone. `fuzz.py` beside this file runs it
 under atheris, `tests/secagg/test_fuzz.py` without.
@@ -11,13 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 from choices import Choices, ExhaustedError, require
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.errors import LeptonError
 from lepton_flwr.secagg.client import ClientSession
+from lepton_flwr.secagg.degree import ring_parameters
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.floors import ClientFloors
+from lepton_flwr.secagg.graph import Ring
 from lepton_flwr.secagg.messages import (
     Fields,
     KeyRequest,
@@ -31,26 +34,36 @@ from lepton_flwr.secagg.server import ServerSession
 from lepton_flwr.secagg.state import Stage
 from lepton_flwr.secagg.transcript import from_bitmap
 
-CLIENTS, THRESHOLD = 5, 4
+# On the complete graph, and the fewest on a ring.
+CLIENTS = (5, 129)
 CONTENT = bytes(range(32))
-LAST_NUMBER = 6
+LAST_NUMBER, LAST_EXCHANGE = 6, 4
 FLOORS = ClientFloors(min_survivors=3, max_dimension=10, max_number=1000)
 
 
-class Rehearsal:
-    """An honest session of five, with the first client as it stood before each exchange."""
+class Device:
+    """A signer whose credential is its public key."""
 
     def __init__(self) -> None:
-        authority = Authority.create("fuzz")
-        self.devices = [authority.issue(f"device-{i}") for i in range(CLIENTS)]
-        self.roster = Roster.of_authority(authority.certificate_pem)
-        layout = Layout((Segment("update", Kind.MEAN, 2, 1.0),), CLIENTS)
+        self._key = Ed25519PrivateKey.generate()
+        self.certificate = self.public_key = self._key.public_key().public_bytes_raw()
+        self.sign = self._key.sign
+
+
+class Rehearsal:
+    """An honest session, with the first client as it stood before each exchange."""
+
+    def __init__(self, size: int) -> None:
+        self.devices = [Device() for _ in range(size)]
+        self.roster = Roster.of_keys([device.public_key for device in self.devices])
+        layout = Layout((Segment("update", Kind.MEAN, 2, 1.0),), size)
         config = SessionConfig("7", 7, "train", layout, 3)
+        self.floor = config.floor(size)
         server = ServerSession(config, CONTENT, self.roster)
         self.before: list[Fields] = [{}]
         self.honest: list[Fields] = [server.request_keys().to_fields()]
         clients = []
-        for i in range(CLIENTS):
+        for i in range(size):
             client, record = self.open(server.request_keys(), i)
             clients.append(client)
             server.receive_keys(i, record)
@@ -61,13 +74,19 @@ class Rehearsal:
         work = server.close_shares()
         self.keep(clients[0], work[0])
         for i, client in enumerate(clients):
-            client.start(work[i], CONTENT)
-            server.receive_masked(i, client.mask(np.zeros(layout.dimension, np.uint32)))
+            tags = client.start(work[i], CONTENT)
+            server.receive_masked(i, client.mask(np.zeros(layout.dimension, np.uint32)), tags)
         survivors = server.close_masked()
-        self.keep(clients[0], survivors)
+        self.keep(clients[0], survivors[0])
+        self.proofs: dict[int, bytes] = {}  # by sender, those to everybody
         for i, client in enumerate(clients):
-            server.receive_attestation(i, client.attest(survivors))
+            attestation = client.attest(survivors[i])
+            server.receive_attestation(i, attestation)
+            if client.state.committee and attestation.proof:
+                self.proofs[client.state.index] = attestation.proof
         self.keep(clients[0], server.close_attestations()[0])
+        self.graph = clients[0].state.graph
+        self.near = self.graph.neighbours(clients[0].state.index)
 
     def open(self, request: KeyRequest, i: int = 0):
         return ClientSession.open(request, self.devices[i], self.roster, FLOORS, LAST_NUMBER)
@@ -79,6 +98,24 @@ class Rehearsal:
     def restore(self, exchange: int) -> ClientSession:
         return ClientSession.from_fields(
             self.before[exchange], self.devices[0], self.roster, FLOORS
+        )
+
+    def listed(self, client: ClientSession, bitmap: bytes) -> frozenset[int]:
+        """The clients of a list that was accepted: as many and as spread as they have to be."""
+        indices = from_bitmap(bitmap, self.graph.size) or frozenset()
+        require(client.state.index in indices and len(indices) >= self.floor, "too few are left")
+        if isinstance(self.graph, Ring):
+            half, ring = self.graph.degree // 2, self.graph._ring
+            for start in range(len(ring)):
+                row = {ring[(start + step) % len(ring)] for step in range(half)}
+                spare = ring_parameters(len(ring)).spare
+                require(len(row - indices) <= spare, "a gap was accepted")
+        return indices
+
+    def among(self, column, indices) -> tuple:
+        """What the honest message has of those neighbours that are on a list."""
+        return tuple(
+            item for other, item in zip(self.near, column, strict=True) if other in indices
         )
 
 
@@ -145,9 +182,12 @@ def mutate(source: Choices, fields: dict[str, object]) -> None:
 
 def run(data: bytes) -> str:
     """One input; returns what the client did: the error's name, or "answered"."""
-    source, scene = Choices(data), rehearsal()
+    source, scenes = Choices(data), [rehearsal(size) for size in CLIENTS]
     try:
-        exchange = source.below(5)
+        # E0 is the same for every graph.
+        exchange = source.below(9)
+        scene = scenes[exchange > LAST_EXCHANGE]
+        exchange -= LAST_EXCHANGE * (exchange > LAST_EXCHANGE)
         fields: dict[str, object] = dict(scene.honest[exchange])
         try:
             while fields:
@@ -189,30 +229,28 @@ def shares_step(scene: Rehearsal, client: ClientSession, fields: Fields) -> None
 def work_step(scene: Rehearsal, client: ClientSession, fields: Fields) -> None:
     request, honest = WorkRequest.from_fields(fields), WorkRequest.from_fields(scene.honest[2])
     client.start(request, CONTENT)
-    participants = from_bitmap(request.participants, CLIENTS) or frozenset()
-    index = client.state.index
-    others = [i for i in range(CLIENTS) if i != index]
-    sealed = dict(zip(others, honest.ciphertexts, strict=True))
-    require(index in participants and len(participants) >= THRESHOLD, "too few took part")
-    expected = tuple(sealed[i] for i in others if i in participants)
+    participants = scene.listed(client, request.participants)
+    expected = scene.among(honest.ciphertexts, participants)
     require(request.ciphertexts == expected, "another share was accepted")
 
 
-def attest_step(_scene: Rehearsal, client: ClientSession, fields: Fields) -> None:
+def attest_step(scene: Rehearsal, client: ClientSession, fields: Fields) -> None:
     request = SurvivorRequest.from_fields(fields)
+    honest = SurvivorRequest.from_fields(scene.honest[3])
     client.attest(request)
-    survivors = from_bitmap(request.survivors, CLIENTS) or frozenset()
-    require(client.state.index in survivors and len(survivors) >= THRESHOLD, "too few survived")
+    survivors = scene.listed(client, request.survivors)
+    expected = scene.among(honest.tags, survivors)
+    require(request.tags == expected, "another word on the participants was accepted")
 
 
 def reveal_step(scene: Rehearsal, client: ClientSession, fields: Fields) -> None:
     request = RevealRequest.from_fields(fields)
     client.reveal(request)
     honest = RevealRequest.from_fields(scene.honest[4])
-    tags = dict(zip(honest.senders, honest.tags, strict=True))
-    pairs = zip(request.senders, request.tags, strict=True)
-    valid = sum(tags.get(sender) == tag for sender, tag in pairs)
-    require(valid >= THRESHOLD - 1, "too few attested")
+    true = scene.proofs or dict(zip(honest.senders, honest.proofs, strict=True))
+    pairs = dict(zip(request.senders, request.proofs, strict=True))
+    valid = sum(true.get(sender) == proof for sender, proof in pairs.items())
+    require(valid >= (scene.graph.quorum or scene.graph.threshold - 1), "too few attested")
 
 
 STEPS: list[Callable[..., None]] = [keys_step, shares_step, work_step, attest_step, reveal_step]

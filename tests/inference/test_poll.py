@@ -95,9 +95,9 @@ def test_the_one_who_asks_sees_masked_ballots_only(make, monkeypatch):
     seen = []
     receive = ServerSession.receive_masked
 
-    def watched(self, node, vector):
+    def watched(self, node, vector, participation):
         seen.append(vector.copy())
-        receive(self, node, vector)
+        receive(self, node, vector, participation)
 
     monkeypatch.setattr(ServerSession, "receive_masked", watched)
     rows = np.zeros((500, 2))

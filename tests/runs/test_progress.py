@@ -6,7 +6,14 @@ import pytest
 from rich.console import Console
 
 from lepton_flwr.runs.observer import RunObserver
-from lepton_flwr.runs.progress import Observers, ProgressBar, brief, describe, print_summary
+from lepton_flwr.runs.progress import (
+    Observers,
+    ProgressBar,
+    answering,
+    brief,
+    describe,
+    print_summary,
+)
 
 
 def console(*, terminal: bool, width: int = 80) -> Console:
@@ -147,3 +154,11 @@ def test_drawing_libraries_are_not_needed_for_progress():
         "sys.exit(bool({'tensorflow', 'matplotlib', 'pandas', 'ray', 'flwr'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_answers_before_a_run_are_shown_on_a_terminal_only():
+    for terminal in (True, False):
+        where = console(terminal=terminal)
+        with answering("statistics", where) as show:
+            show(2, 5)
+        assert ("2 of 5 answers" in where.file.getvalue()) == terminal

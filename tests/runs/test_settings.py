@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.runs import settings
 from lepton_flwr.runs.settings import resolve
@@ -102,3 +103,40 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_defaults_alone_are_a_run_config():
     assert isinstance(resolve("smoke"), RunConfig)
+
+
+def test_a_csv_file_chooses_its_scenario_and_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "scenario_defaults", lambda name: {"rounds": 4})
+    monkeypatch.chdir(tmp_path)
+    config = resolve(csv=Path("t.csv"), label="y", by="site", rounds=3)
+    assert (config.scenario, config.rounds) == ("csv", 3)
+    assert (config.data.path, config.data.label, config.data.by) == (
+        str(tmp_path / "t.csv"), "y", "site",
+    )  # fmt: skip
+    # What was written down repeats it, and an option changes it.
+    path = toml(tmp_path, f'scenario = "csv"\n[data]\npath = "{tmp_path}/t.csv"\nlabel = "y"\n')
+    assert resolve(config=path).data.label == "y"
+    assert resolve(config=path, label="z").data.label == "z"
+
+
+def test_a_csv_file_with_another_scenario_is_refused():
+    with pytest.raises(ConfigError, match="--csv with scenario smoke"):
+        resolve("smoke", csv=Path("t.csv"))
+
+
+def test_recipients_are_read_into_the_configuration_itself(tmp_path):
+    recipient = DecryptionKey.generate().recipient
+    recipient.save(tmp_path / "alice.key.pub")
+    config = resolve("smoke", model_to=[tmp_path / "alice.key.pub"])
+    assert config.output.model_to == (recipient.to_text().strip(),)
+    assert RunConfig.build(config.to_dict()) == config
+    assert resolve("smoke").output.model_to == ()
+
+
+def test_what_is_no_recipient_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"alice\.pub"):
+        resolve("smoke", model_to=[tmp_path / "alice.pub"])
+    with pytest.raises(ConfigError, match="recipient"):
+        resolve("smoke", config=toml(tmp_path, '[output]\nmodel_to = ["alice"]'))
+    with pytest.raises(ConfigError, match="list of recipients"):
+        resolve("smoke", config=toml(tmp_path, "[output]\nmodel_to = [1]"))

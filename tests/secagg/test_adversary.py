@@ -12,7 +12,9 @@ import pytest
 
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.errors import LeptonError
+from lepton_flwr.secagg import client as client_module
 from lepton_flwr.secagg import keys, shamir
+from lepton_flwr.secagg.attestation import CommitteeWitness
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.errors import (
     AttestationError,
@@ -28,7 +30,7 @@ from lepton_flwr.secagg.errors import (
     VectorError,
 )
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.graph import Graph
+from lepton_flwr.secagg.graph import Ring, session_graph
 from lepton_flwr.secagg.masking import add_streams
 from lepton_flwr.secagg.messages import (
     KeyRequest,
@@ -39,10 +41,12 @@ from lepton_flwr.secagg.messages import (
 )
 from lepton_flwr.secagg.state import Stage
 from lepton_flwr.secagg.transcript import (
-    attestation_digest,
-    attestation_tag,
     from_bitmap,
+    lists_digest,
+    participants_digest,
     session_id,
+    survivors_digest,
+    tag,
     to_bitmap,
 )
 
@@ -66,7 +70,7 @@ class Hostile:
         some = next(iter(rosters.values()))
         size = len(some.members) // 32
         self.sid = session_id(fed.config, CONTENT, some.members, some.digests)
-        self.graph = Graph(self.sid, size)
+        self.graph = session_graph(self.sid, size)
         names = [some.members[32 * i : 32 * i + 32] for i in range(size)]
         self.node = {
             names.index(device.public_key): i
@@ -76,10 +80,30 @@ class Hostile:
         self.publics = {}
         self.rosters = rosters
         self.bundles, self.told, self.masked = {}, {}, {}
-        self.lists, self.tags, self.reveals = {}, {}, {}
+        self.words, self.lists, self.proofs, self.reveals = {}, {}, {}, {}
         # What corrupt clients hand over: of each the secret of its masks.
         self.corrupt = {i for i, node in self.node.items() if node in corrupt}
         self.mask_secrets = {i: self.client(i).state.secrets.mask_secret for i in self.corrupt}
+
+    @classmethod
+    def after(cls, rehearsal, exchange, corrupt=()):
+        """A server that kept its word up to E1 or E2 in a session of 150."""
+        server = cls(*rehearsal.at("E1"), corrupt)
+        server.fed, requests = rehearsal.at("E2")
+        for i, node in server.node.items():
+            near = server.graph.neighbours(i)
+            for j, sealed in zip(near, requests[node].ciphertexts, strict=True):
+                server.bundles.setdefault(j, {})[i] = sealed
+            for j, record in zip(near, server.rosters[node].records, strict=True):
+                server.publics[j] = record.mask_public
+        if exchange == "E2":
+            server.fed, _ = rehearsal.at("E3")
+            everybody, sent = set(server.node), server.fed.server
+            masked = [vector for vector in server.fed.seen if isinstance(vector, np.ndarray)]
+            for i, node in server.node.items():
+                server.masked[i], server.told[i] = masked[node], everybody
+                server.words[i] = {sent._index[n]: word for n, word in sent._masked[node].items()}
+        return server
 
     def client(self, index):
         return self.fed.clients[self.node[index]]
@@ -116,25 +140,57 @@ class Hostile:
         sealed = tuple(self.bundles[j][index] for j in others)
         request = WorkRequest(to_bitmap(participants, self.graph.size), sealed)
         client, layout = self.client(index), self.fed.config.layout
-        client.start(request, content)
+        tags = client.start(request, content).tags
+        self.words[index] = dict(zip(others, tags, strict=True))
         vector = layout.encode({"update": self.fed.vectors[self.node[index]]}, 1)
         self.masked[index] = client.mask(vector)
         self.told[index] = set(participants)
 
     def attest(self, index, survivors):
-        """E3."""
-        answer = self.client(index).attest(SurvivorRequest(to_bitmap(survivors, self.graph.size)))
-        self.lists[index] = set(survivors)
+        """E3, with every tag that there is for the client; a corrupt neighbour's says anything."""
         others = [j for j in self.near(index, survivors) if j != index]
-        self.tags[index] = dict(zip(others, answer.tags, strict=True))
+        tags = tuple(self.word(j, index) for j in others)
+        request = SurvivorRequest(to_bitmap(survivors, self.graph.size), tags)
+        answer = self.client(index).attest(request)
+        self.lists[index] = set(survivors)
+        if self.graph.committee:
+            self.proofs[index] = answer.proof
+        else:
+            tags = (answer.proof[at : at + 16] for at in range(0, len(answer.proof), 16))
+            self.proofs[index] = dict(zip(others, tags, strict=True))
+
+    def word(self, index, to):
+        """What a client said to another of the participants."""
+        if index in self.corrupt:
+            told = to_bitmap(self.told[to], self.graph.size)
+            key = self.client(index).state.secrets.channels[to].vouch
+            return tag(key, participants_digest(self.sid, told))
+        return self.words.get(index, {}).get(to, bytes(16))
 
     def reveal(self, index):
-        """E4, with every tag that there is for the client."""
-        near = self.near(index, self.lists[index])
-        senders = [j for j in near if index in self.tags.get(j, {})]
-        request = RevealRequest(tuple(senders), tuple(self.tags[j][index] for j in senders))
+        """E4, with everything that vouches for the client's lists."""
+        request = self.signed(index) if self.graph.committee else self.tagged(index)
         shares = self.client(index).reveal(request).shares
         self.reveals[index] = dict(zip(self.near(index, self.told[index]), shares, strict=True))
+
+    def tagged(self, index):
+        near = self.near(index, self.lists[index])
+        senders = [j for j in near if index in self.proofs.get(j, {})]
+        return RevealRequest(tuple(senders), tuple(self.proofs[j][index] for j in senders))
+
+    def signed(self, index):
+        """The signatures of members who were told the same; corrupt ones sign anything."""
+        lists = self.told[index], self.lists[index]
+        said = lists_digest(self.sid, *(to_bitmap(of, self.graph.size) for of in lists))
+        signatures = {}
+        for i in sorted(self.graph.committee):
+            device = self.fed.identities[self.node[i]] if i in self.node else None
+            if i in self.corrupt:
+                signatures[i] = device.sign(said), device.certificate
+            elif self.proofs.get(i) and (self.told[i], self.lists[i]) == lists:
+                signatures[i] = self.proofs[i], device.certificate
+        proofs, credentials = zip(*signatures.values(), strict=True) if signatures else ((), ())
+        return RevealRequest(tuple(signatures), proofs, credentials)
 
     def all(self, step, indices, *args):
         """One step for many; returns the errors."""
@@ -337,11 +393,10 @@ class TestSurvivors:
         assert not errors
         assert not server.all(server.work, range(5, 8), everybody)
         live = everybody - {8}
-        assert not server.all(server.attest, live, live)
-        server.all(server.reveal, live)
-        _, secrets = server.secrets()
-        assert 8 not in secrets  # only three hold that it is to be revealed
-        assert server.sums() == []
+        errors = server.all(server.attest, live, live)
+        assert set(errors) == live
+        ends_in(errors, SurvivorError)
+        nothing(server)
 
     def test_one_that_never_started_is_called_a_survivor(self, nine):
         server = Hostile(nine)
@@ -410,7 +465,7 @@ class TestKeyRecords:
     def attack(self, name, fed):
         """Rosters of all clients, in which the first one's record is tampered with."""
         rosters = fed.keys(fed.everyone())
-        graph = Graph(b"", len(fed.identities))
+        graph = session_graph(b"", len(fed.identities))
         victim = fed.server._index[0]
 
         def place(i):
@@ -510,7 +565,7 @@ class TestServersClients:
             everyone = sorted([*genuine, *made], key=lambda one: one[0])
             members = b"".join(member for member, _, _ in everyone)
             digests = b"".join(record.digest() for _, record, _ in everyone)
-            graph = Graph(session_id(fed.config, CONTENT, members, digests), len(everyone))
+            graph = session_graph(session_id(fed.config, CONTENT, members, digests), len(everyone))
             rosters, hit = {}, set()
             for at, (_, _, node) in enumerate(everyone):
                 near = graph.neighbours(at)
@@ -539,7 +594,7 @@ class TestServersClients:
                 near = set(server.graph.neighbours(i))
                 claimed = {j for j in range(server.graph.size) if j in answered or j not in near}
                 server.all(step, [i], claimed)
-        server.all(server.reveal, set(server.tags))
+        server.all(server.reveal, set(server.proofs))
         assert server.masked or fakes == 20  # the attack was a real one
         assert server.sums() == []
 
@@ -689,15 +744,144 @@ class TestCorruptClients:
         for i in bad:
             attested = {True: {}, False: {}}
             for truth, members in ((True, first), (False, second)):
-                digest = attestation_digest(server.sid, to_bitmap(lists[truth], 9))
+                digest = survivors_digest(server.sid, to_bitmap(lists[truth], 9))
                 for j in members:
                     key = server.client(i).state.secrets.channels[j].vouch
-                    attested[truth][j] = attestation_tag(key, digest)
-            server.tags[i] = {**attested[True], **attested[False]}
+                    attested[truth][j] = tag(key, digest)
+            server.proofs[i] = {**attested[True], **attested[False]}
         errors = server.all(server.reveal, good)
         assert set(errors) == set(good)
         ends_in(errors, AttestationError)
         nothing(server)
+
+
+def around(server, index, offsets):
+    """Indices of the clients at some places from one on the ring."""
+    ring = server.graph._ring
+    return {ring[(ring.index(index) + offset) % len(ring)] for offset in offsets}
+
+
+TENTH = range(0, 150, 10)
+
+
+class TestRing:
+    """Attacks by two lists and by gaps; without the check that stops it, each has its prize.
+
+    Half a neighbourhood is 22 places, a secret takes 16 shares, 14 of 22 in a row may be missing,
+    and 31 of a committee of 46 must sign.
+    """
+
+    def other_participants(self, rehearsal):
+        """One client hears that every other neighbour never shared; those call the rest dropped.
+
+        The first still hold its seed, the rest's mask keys come out, and nothing else hides it.
+        Both lists have half of every stretch missing there, which is allowed.
+        """
+        server = Hostile.after(rehearsal, "E1")
+        unheard, dropped = (around(server, 0, range(first, 23, 2)) for first in (-21, -22))
+        unheard, dropped = unheard - {0}, dropped - {0}
+        assert unheard | dropped == set(server.graph.neighbours(0))
+        everybody = everyone(server)
+        assert not server.all(server.work, everybody - {0}, everybody)
+        assert not server.all(server.work, [0], everybody - unheard)
+        live = everybody - dropped
+        errors = server.all(server.attest, live - {0}, live)
+        server.all(server.reveal, set(server.proofs))
+        return server, errors, unheard
+
+    def test_one_client_is_told_other_participants(self, rehearsal):
+        server, errors, unheard = self.other_participants(rehearsal)
+        assert set(errors) == unheard
+        ends_in(errors, SurvivorError)
+        seeds, _ = server.secrets()
+        assert 0 not in seeds
+        assert server.sums() == []
+
+    def test_if_nobody_asked_what_others_were_told_it_would_stand_alone(
+        self, rehearsal, monkeypatch
+    ):
+        monkeypatch.setattr(client_module.hmac, "compare_digest", lambda *_: True)
+        server, errors, _ = self.other_participants(rehearsal)
+        assert not errors
+        assert {0} in server.sums()
+
+    def gaps(self, rehearsal):
+        """Two stretches between two arcs are called dropped, to everybody alike."""
+        server = Hostile.after(rehearsal, "E2")
+        gone = around(server, 0, range(22)) | around(server, 0, range(75, 75 + 22))
+        live = everyone(server) - gone
+        assert len(live) > server.fed.config.floor(150)
+        errors = server.all(server.attest, live, live)
+        server.all(server.reveal, set(server.proofs))
+        return server, errors, live
+
+    def test_two_gaps_cut_the_ring(self, rehearsal):
+        server, errors, live = self.gaps(rehearsal)
+        assert set(errors) == live
+        ends_in(errors, ThresholdError)
+        nothing(server)
+
+    def test_if_gaps_were_allowed_there_would_be_two_sums(self, rehearsal, monkeypatch):
+        monkeypatch.setattr(Ring, "check_present", lambda *_: None)
+        server, errors, live = self.gaps(rehearsal)
+        assert not errors
+        first, second = server.sums()
+        assert first | second == live
+        assert not first & second
+
+    def two_lists(self, rehearsal, told_dead, corrupt=TENTH):
+        """Some are told that one client dropped out; corrupt members sign both lists."""
+        server = Hostile.after(rehearsal, "E2", corrupt)
+        victim = min(everyone(server) - server.corrupt)
+        live = everyone(server)
+        # The nearest first, every other one, so that its neighbours are of both kinds.
+        order = sorted(range(1, 150), key=lambda step: (step % 2, min(step, 150 - step)))
+        dead = [i for step in order for i in around(server, victim, [step])][:told_dead]
+        dead = set(dead) - server.corrupt
+        assert not server.all(server.attest, dead, live - {victim})
+        assert not server.all(server.attest, live - dead - server.corrupt, live)
+        errors = server.all(server.reveal, live - server.corrupt)
+        return server, victim, errors
+
+    @pytest.mark.parametrize("told_dead", [20, 75, 140])
+    def test_both_secrets_of_one_client_are_never_in_reach(self, rehearsal, told_dead):
+        server, victim, errors = self.two_lists(rehearsal, told_dead)
+        ends_in(errors, AttestationError)
+        seeds, secrets = server.secrets()
+        assert victim not in seeds or victim not in secrets
+        sums = [group - server.corrupt for group in server.sums()]
+        assert all(len(group) >= 134 for group in sums if group)
+
+    def test_if_no_committee_signed_both_would_be(self, rehearsal, monkeypatch):
+        monkeypatch.setattr(CommitteeWitness, "check", lambda *_: None)
+        server, victim, errors = self.two_lists(rehearsal, 75)
+        assert not errors
+        seeds, secrets = server.secrets()
+        assert victim in seeds
+        assert victim in secrets
+        assert {victim} in server.sums()
+
+    def test_the_halves_are_told_different_participants(self, rehearsal):
+        server = Hostile.after(rehearsal, "E1", TENTH)
+        everybody = everyone(server)
+        first, second = around(server, 0, range(75)), around(server, 0, range(75, 150))
+        (absent,) = around(server, 0, [37])
+        assert not server.all(server.work, first - {absent}, everybody - {absent})
+        assert not server.all(server.work, second, everybody)
+        live = everybody - {absent}
+        # Where the halves meet, each sees what the other was told.
+        ends_in(server.all(server.attest, live - server.corrupt, live), SurvivorError)
+        ends_in(server.all(server.reveal, set(server.proofs) - server.corrupt), AttestationError)
+        assert server.sums() == []
+
+    def test_a_member_of_the_committee_is_asked_twice(self, rehearsal):
+        server = Hostile.after(rehearsal, "E2")
+        everybody, members = everyone(server), set(server.graph.committee)
+        assert not server.all(server.attest, everybody, everybody)
+        (gone,) = around(server, 0, [75])
+        told = everybody - {gone}
+        ends_in(server.all(server.attest, members - {gone}, told), OrderError)
+        assert all(closed(server.client(i)) for i in members - {gone})
 
 
 class TestVectors:

@@ -1,13 +1,15 @@
 """What an honest client refuses, whoever sends it."""
 
 import dataclasses
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from lepton_flwr.crypto.authority import Authority
+from lepton_flwr.crypto.certificates import parse_der
 from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.crypto.revocation import Revoked
 from lepton_flwr.secagg.client import ClientSession, Stage
 from lepton_flwr.secagg.errors import (
     AttestationError,
@@ -42,7 +44,11 @@ def refuses(client, error, step, *args):
     assert not fields["held"]
     assert not fields["mask-secret"]
     with pytest.raises(OrderError):
-        client.attest(SurvivorRequest(b"\xff"))
+        client.attest(SurvivorRequest(b"\xff", ()))
+
+
+def split_tags(proof):
+    return tuple(proof[at : at + 16] for at in range(0, len(proof), 16))
 
 
 @pytest.mark.parametrize("seen", [1, 2, 100])
@@ -208,6 +214,22 @@ class TestKeyRecords:
         )
         refuses(client, KeyRecordError, client.share, fed.keys(fed.everyone())[0])
 
+    def test_a_revoked_device_is_refused_although_the_server_lets_it_in(
+        self, federation, identities, authority
+    ):
+        serial = parse_der(identities[3].certificate).serial_number
+        gone = [Revoked(serial, datetime.now(UTC))]
+        fed = federation()  # its server has no list
+        fed.roster = Roster.of_authority(
+            authority.certificate_pem, authority.sign_revocations(1, gone)
+        )
+        rosters = fed.keys(fed.everyone())
+        refuses(fed.clients[0], KeyRecordError, fed.clients[0].share, rosters[0])
+        fed = federation()
+        fed.roster = Roster.of_authority(authority.certificate_pem, authority.sign_revocations(2))
+        rosters = fed.keys(fed.everyone())
+        assert fed.clients[0].share(rosters[0])
+
 
 class TestWork:
     def test_another_model_is_refused(self, federation):
@@ -263,29 +285,26 @@ class TestWork:
 
 
 class TestSurvivors:
-    def survivors(self, fed, indices):
-        return SurvivorRequest(to_bitmap(indices, len(fed.identities)))
-
     def test_a_list_without_this_client_is_refused(self, federation):
         fed = federation()
         fed.until_attest()
         client = fed.clients[0]
         others = [i for i in range(6) if i != client.state.index]
-        refuses(client, SurvivorError, client.attest, self.survivors(fed, others))
+        refuses(client, SurvivorError, client.attest, fed.survivors(0, others))
 
     def test_a_list_with_one_that_never_started_is_refused(self, federation):
         fed = federation()
         roster = fed.keys(range(6))
         requests = fed.shares(roster, range(5))
         fed.work(requests, range(5))
-        refuses(fed.clients[0], SurvivorError, fed.clients[0].attest, self.survivors(fed, range(6)))
+        refuses(fed.clients[0], SurvivorError, fed.clients[0].attest, fed.survivors(0, range(6)))
 
     def test_a_list_below_the_threshold_is_refused(self, federation):
         fed = federation(clients=9)
         fed.until_attest()
         client = fed.clients[0]
         few = [client.state.index, *(i for i in range(9) if i != client.state.index)][:6]
-        refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
+        refuses(client, ThresholdError, client.attest, fed.survivors(0, few))
 
     def test_a_list_below_the_sessions_floor_is_refused(self, federation):
         # Eight would do for the threshold of nine clients, seven.
@@ -299,11 +318,11 @@ class TestSurvivors:
         fed.until_attest()
         client = fed.clients[0]
         few = [client.state.index, *(i for i in range(9) if i != client.state.index)][:8]
-        refuses(client, ThresholdError, client.attest, self.survivors(fed, few))
+        refuses(client, ThresholdError, client.attest, fed.survivors(0, few))
 
     def test_a_second_list_is_never_signed(self, federation):
         fed = federation()
-        request = fed.until_attest()
+        request = fed.until_attest()[0]
         fed.clients[0].attest(request)
         refuses(fed.clients[0], OrderError, fed.clients[0].attest, request)
 
@@ -317,8 +336,9 @@ class TestSurvivors:
         tags = {}
         for i in range(9):
             others = [j for j in lists[i] if j != i]
-            answer = by_index[i].attest(self.survivors(fed, lists[i])) if i else None
-            tags[i] = dict(zip(others, answer.tags, strict=True)) if answer else {}
+            node = fed.server._order[i]
+            answer = by_index[i].attest(fed.survivors(node, lists[i])) if i else None
+            tags[i] = dict(zip(others, split_tags(answer.proof), strict=True)) if answer else {}
         for i in range(1, 9):
             senders = [j for j in range(1, 9) if j != i]
             request = RevealRequest(tuple(senders), tuple(tags[j][i] for j in senders))
@@ -327,7 +347,7 @@ class TestSurvivors:
 
 class TestReveal:
     def cut(self, request, most):
-        return RevealRequest(request.senders[:most], request.tags[:most])
+        return RevealRequest(request.senders[:most], request.proofs[:most])
 
     def test_too_few_tags_are_refused(self, federation):
         # The threshold of six is five, the client itself among them.
@@ -342,20 +362,20 @@ class TestReveal:
     def test_one_sender_counts_once(self, federation):
         fed = federation()
         request = fed.until_reveal()[0]
-        repeated = RevealRequest((request.senders[0],) * 5, (request.tags[0],) * 5)
+        repeated = RevealRequest((request.senders[0],) * 5, (request.proofs[0],) * 5)
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, repeated)
 
     def test_tags_of_others_do_not_count(self, federation):
         fed = federation()
         requests = fed.until_reveal()
-        swapped = RevealRequest(requests[0].senders, requests[0].tags[::-1])
+        swapped = RevealRequest(requests[0].senders, requests[0].proofs[::-1])
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, swapped)
 
     def test_tags_to_others_do_not_count(self, federation):
         fed = federation()
         requests = fed.until_reveal()
         client, other = fed.clients[0].state.index, fed.clients[1].state.index
-        of = dict(zip(requests[1].senders, requests[1].tags, strict=True))
+        of = dict(zip(requests[1].senders, requests[1].proofs, strict=True))
         senders = tuple(i for i in range(6) if i not in (client, other))
         request = RevealRequest(senders, tuple(of[i] for i in senders))
         refuses(fed.clients[0], AttestationError, fed.clients[0].reveal, request)
@@ -363,16 +383,16 @@ class TestReveal:
     def test_its_own_tags_do_not_count_as_the_others(self, federation):
         # Both ends of a channel hold its keys: a tag that came back must not pass for an answer.
         fed = federation()
-        request = fed.until_attest()
+        request = fed.until_attest()[0]
         client = fed.clients[0]
-        tags = client.attest(request).tags
+        tags = split_tags(client.attest(request).proof)
         senders = tuple(i for i in range(6) if i != client.state.index)
         refuses(client, AttestationError, client.reveal, RevealRequest(senders, tags))
 
     def test_a_wrong_tag_costs_that_tag_only(self, federation):
         fed = federation()
         request = fed.until_reveal()[0]
-        tags = (bytes(16), *request.tags[1:])
+        tags = (bytes(16), *request.proofs[1:])
         assert fed.clients[0].reveal(RevealRequest(request.senders, tags)).shares
 
     def test_nothing_is_revealed_twice(self, federation):

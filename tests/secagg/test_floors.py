@@ -9,7 +9,7 @@ from lepton_flwr.device import Policy
 from lepton_flwr.errors import ConfigError, PolicyError
 from lepton_flwr.secagg.errors import FloorError
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.graph import Graph
+from lepton_flwr.secagg.graph import session_graph
 
 
 def test_a_policy_file_says_all_floors(tmp_path):
@@ -26,7 +26,7 @@ def test_a_policy_file_says_all_floors(tmp_path):
 def test_what_a_policy_leaves_out_is_the_default(tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text("min_survivors = 20\n")
-    assert Policy.read(path).floors == ClientFloors(min_survivors=20, sparse=False)
+    assert Policy.read(path).floors == ClientFloors(min_survivors=20)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_session_at_the_floors_is_accepted(federation):
     config = dataclasses.replace(config, cipher=StreamCipher.CHACHA20)
     floors = ClientFloors(4, 6, 5, False, 52, 3, ("chacha20",))
     floors.check(config)
-    floors.check_graph(Graph(bytes(32), 6))
+    floors.check_graph(session_graph(bytes(32), 6))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,4 @@ def test_a_session_at_the_floors_is_accepted(federation):
 )
 def test_a_graph_below_a_floor_is_refused(floors, size, text):
     with pytest.raises(FloorError, match=text):
-        floors.check_graph(Graph(bytes(32), size))
-
-
-def test_a_device_takes_part_in_a_sparse_graph_only_if_its_policy_says_so():
-    assert not ClientFloors.from_table({}, 5).sparse
-    assert ClientFloors.from_table({"sparse": True}, 5).sparse
+        floors.check_graph(session_graph(bytes(32), size))

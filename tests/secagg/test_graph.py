@@ -1,17 +1,22 @@
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lepton_flwr.secagg import graph
-from lepton_flwr.secagg.degree import degree_and_threshold
+from lepton_flwr.secagg.degree import ring_parameters
+from lepton_flwr.secagg.errors import ThresholdError
 
 SID = bytes(range(32))
 
 
 @pytest.mark.parametrize("size", [2, 3, 10, 128])
 def test_up_to_128_everybody_is_joined_to_everybody(size):
-    complete = graph.Graph(SID, size)
+    complete = graph.session_graph(SID, size)
     assert complete.threshold == 2 * size // 3 + 1
+    assert complete.committee == ()
+    complete.check_present([])  # whoever is left is in one piece
     for i in range(size):
         assert complete.holders(i) == tuple(range(size))
         assert complete.neighbours(i) == tuple(j for j in range(size) if j != i)
@@ -19,9 +24,10 @@ def test_up_to_128_everybody_is_joined_to_everybody(size):
 
 @pytest.mark.parametrize("size", [129, 150, 1_000])
 def test_above_128_each_is_joined_to_k_others_and_they_to_it(size):
-    sparse = graph.Graph(SID, size)
-    k, t = degree_and_threshold(size)
-    assert (sparse.degree, sparse.threshold) == (k, t)
+    sparse = graph.session_graph(SID, size)
+    parameters = ring_parameters(size)
+    k = parameters.degree
+    assert (sparse.degree, sparse.threshold) == (k, parameters.threshold)
     for i in range(size):
         others = sparse.holders(i)
         assert others == sparse.neighbours(i)
@@ -32,7 +38,7 @@ def test_above_128_each_is_joined_to_k_others_and_they_to_it(size):
 
 
 def test_only_two_gaps_of_half_the_degree_cut_the_ring():
-    sparse = graph.Graph(SID, 200)
+    sparse = graph.session_graph(SID, 200)
     half = sparse.degree // 2
 
     def pieces(missing):
@@ -53,18 +59,77 @@ def test_only_two_gaps_of_half_the_degree_cut_the_ring():
 
 
 def test_the_order_follows_from_the_session_and_nothing_else():
-    orders = {graph.Graph(bytes([i]) * 32, 200)._ring for i in range(20)}
+    orders = {graph.session_graph(bytes([i]) * 32, 200)._ring for i in range(20)}
     assert len(orders) == 20
-    assert graph.Graph(SID, 200)._ring == graph.Graph(SID, 200)._ring
+    assert graph.session_graph(SID, 200)._ring == graph.session_graph(SID, 200)._ring
     assert all(sorted(order) == list(range(200)) for order in orders)
+
+
+@given(st.sets(st.integers(0, 199), max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_list_is_refused_exactly_if_a_stretch_misses_more_than_the_bound(missing):
+    sparse = graph.session_graph(SID, 200)
+    half, spare = sparse.degree // 2, ring_parameters(200).spare
+    # Missing places are put together so that both answers are met.
+    gone = {sparse._ring[(place // 3 + place % 3) % 200] for place in missing}
+    most = max(
+        sum(sparse._ring[(start + step) % 200] in gone for step in range(half))
+        for start in range(200)
+    )
+    left = set(range(200)) - gone
+    if most <= spare:
+        sparse.check_present(left)
+    else:
+        with pytest.raises(ThresholdError, match=f"{most} of {half} clients in a row"):
+            sparse.check_present(left)
+
+
+@pytest.mark.parametrize("start", [0, 100, 190, 199])
+def test_stretches_go_around_the_ring(start):
+    sparse = graph.session_graph(SID, 200)
+    spare = ring_parameters(200).spare
+    row = [sparse._ring[(start + step) % 200] for step in range(spare + 1)]
+    sparse.check_present(set(range(200)) - set(row[1:]))
+    with pytest.raises(ThresholdError, match="in a row"):
+        sparse.check_present(set(range(200)) - set(row))
+
+
+def test_the_committee_follows_from_the_session_and_everybody_is_as_likely_on_it():
+    size = ring_parameters(200).committee
+    graphs = [graph.session_graph(i.to_bytes(32, "big"), 200) for i in range(400)]
+    assert {len(set(one.committee)) for one in graphs} == {size}
+    assert len({one.committee for one in graphs}) == 400
+    assert graph.Ring(SID, 200).committee == graph.Ring(SID, 200).committee
+    assert graph.Ring(SID, 200).quorum == ring_parameters(200).quorum
+    # Five standard deviations; 200 clients and 100 pairs give a false alarm below 300 * 6e-7.
+    chance = size / 200
+    deviation = (400 * chance * (1 - chance)) ** 0.5
+    for i in range(200):
+        assert abs(sum(i in one.committee for one in graphs) - 400 * chance) < 5 * deviation
+    both = size * (size - 1) / (200 * 199)
+    deviation = (400 * both * (1 - both)) ** 0.5
+    for i, j in itertools.islice(itertools.combinations(range(0, 200, 13), 2), 100):
+        on = sum({i, j} <= set(one.committee) for one in graphs)
+        assert abs(on - 400 * both) < 5 * deviation
+
+
+def test_who_is_on_the_committee_has_nothing_to_do_with_the_places():
+    # Of 400 sessions: how often the client of a place is on it; as above.
+    size = ring_parameters(200).committee
+    graphs = [graph.session_graph(i.to_bytes(32, "big"), 200) for i in range(400)]
+    chance = size / 200
+    deviation = (400 * chance * (1 - chance)) ** 0.5
+    for place in range(200):
+        on = sum(one._ring[place] in one.committee for one in graphs)
+        assert abs(on - 400 * chance) < 5 * deviation
 
 
 def test_every_pair_is_as_likely_to_be_joined():
     # 400 sessions: a given pair is joined k / (n - 1) of the time. Over 100 pairs (independent
     # enough for a bound), five standard deviations give a false alarm below 100 * 6e-7.
-    k, _ = degree_and_threshold(200)
+    k = ring_parameters(200).degree
     chance = k / 199
-    graphs = [graph.Graph(i.to_bytes(32, "big"), 200) for i in range(400)]
+    graphs = [graph.session_graph(i.to_bytes(32, "big"), 200) for i in range(400)]
     deviation = (400 * chance * (1 - chance)) ** 0.5
     for i, j in itertools.islice(itertools.combinations(range(0, 200, 13), 2), 100):
         joined = sum(j in one.holders(i) for one in graphs)
@@ -73,4 +138,5 @@ def test_every_pair_is_as_likely_to_be_joined():
 
 def test_the_bound_on_holders_covers_every_session():
     sizes = [*range(129, 1_000, 97), 1_000, 2_000, 5_000, 9_990, graph.MAX_CLIENTS]
-    assert max(degree_and_threshold(size)[0] for size in sizes) <= graph.MAX_HOLDERS
+    for parameters in map(ring_parameters, sizes):
+        assert max(parameters.degree, parameters.committee) <= graph.MAX_HOLDERS

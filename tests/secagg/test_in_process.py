@@ -56,6 +56,12 @@ def test_too_few_parties_give_no_sum_and_say_why_without_data(parties, roster):
     assert "17" not in str(error.value)
 
 
+def test_where_all_are_needed_the_first_error_ends_the_session(parties, roster):
+    encode = [fails, *(sending([1, 1, 1]) for _ in range(4))]
+    with pytest.raises(ValueError, match="row 17"):
+        secure_sum(session(), CONTENT, roster, parties, encode, tolerant=False)
+
+
 def test_a_party_refuses_a_session_below_its_floors_or_of_a_number_seen(parties, roster):
     parties[0].floors = ClientFloors(min_survivors=5)
     encode = [sending([1, 1, 1])] * CLIENTS

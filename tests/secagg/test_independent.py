@@ -130,6 +130,35 @@ def bitmap(indices, size):
     return value.to_bytes((size + 7) // 8, "little")
 
 
+def shuffled(label, sid, count):
+    data = stream(labelled(label, sid), 16 * count)
+    return sorted(range(count), key=lambda i: data[16 * i : 16 * i + 16])
+
+
+class Everybody:
+    """The complete graph: all hold shares of all, two thirds are needed."""
+
+    committee = ()
+
+    def __init__(self, count):
+        self.threshold = 2 * count // 3 + 1
+        self.holders = {i: list(range(count)) for i in range(count)}
+
+
+class RingOf:
+    """Places in the order of one stream, a committee from the beginning of another."""
+
+    def __init__(self, sid, count, sizes):
+        self.ring, half = shuffled("lepton/secagg/graph/v1", sid, count), sizes["degree"] // 2
+        self.threshold, self.quorum = sizes["threshold"], sizes["quorum"]
+        steps = [step for step in range(-half, half + 1) if step]
+        self.holders = {
+            i: sorted(self.ring[(place + step) % count] for step in steps)
+            for place, i in enumerate(self.ring)
+        }
+        self.committee = shuffled("lepton/secagg/committee/v1", sid, count)[: sizes["committee"]]
+
+
 class Draw:
     """A client's randomness: the stream of its key, from the start, in the order of use."""
 
@@ -141,8 +170,28 @@ class Draw:
         return self.data[self.at - count : self.at]
 
 
+def expanded(inputs):
+    """Inputs with a list of clients, where they say how many to make of a seed."""
+    if "clients" in inputs:
+        return inputs
+    seed, dimension = inputs["seed"], inputs["dimension"]
+    clients = []
+    for i in range(inputs["config"]["num_clients"]):
+        made = {name: labelled(f"{seed} {name}", num(i)) for name in ("identity", "random", "mask")}
+        clients.append(
+            {
+                "identity": made["identity"].hex(),
+                "random": made["random"].hex(),
+                "vector": mask(made["mask"], dimension),
+                "answers_until": inputs["answers_until"].get(str(i), 4),
+            }
+        )
+    return {**inputs, "clients": clients}
+
+
 def reference_round(inputs):
     """The whole round, as hexadecimal texts and numbers."""
+    inputs = expanded(inputs)
     c = inputs["config"]
     content = bytes.fromhex(inputs["content_hash"])
     config = labelled(
@@ -191,25 +240,31 @@ def reference_round(inputs):
             }
         )
     clients.sort(key=lambda client: client["member"])
-    n, t = len(clients), 2 * len(clients) // 3 + 1
+    n = len(clients)
     digests = [labelled("lepton/secagg/key-record/v1", *client["record"]) for client in clients]
     members = b"".join(client["member"] for client in clients)
     sid = labelled("lepton/secagg/sid/v2", *bound_fields, members, b"".join(digests))
-    for i, client in enumerate(clients):
-        client["seed"] = client["draw"](32)
-        client["seed_shares"] = shared(client["seed"], t, n, client["draw"])
-        client["key_shares"] = shared(client["mask_secret"], t, n, client["draw"])
-        client["sealed"] = []
-        for j, other in enumerate(clients):
-            if j != i:
-                secret = agreed(client["share_secret"], other["record"][1])
-                key = channel(secret, i, j, sid)["seal", i]
-                nonce = client["draw"](12)
-                plain = client["seed_shares"][j].to_bytes(33, "big")
-                plain += client["key_shares"][j].to_bytes(33, "big")
-                box = AESGCM(key).encrypt(nonce, plain, sid + num(i) + num(j))
-                client["sealed"].append(nonce + box)
+    graph = RingOf(sid, n, inputs["ring"]) if "ring" in inputs else Everybody(n)
+    t, holders = graph.threshold, graph.holders
+    near = {i: [j for j in holders[i] if j != i] for i in range(n)}
+    told = [i for i, client in enumerate(clients) if client["answers_until"] >= 1]
     live = [i for i, client in enumerate(clients) if client["answers_until"] >= 2]
+    for i in told:
+        client = clients[i]
+        client["seed"] = client["draw"](32)
+        for kind, secret in (("seed", client["seed"]), ("key", client["mask_secret"])):
+            shares = shared(secret, t, len(holders[i]), client["draw"])
+            client[kind + "_shares"] = dict(zip(holders[i], shares, strict=True))
+        client["sealed"], client["keys"] = [], {}
+        for j in near[i]:
+            secret = agreed(client["share_secret"], clients[j]["record"][1])
+            client["keys"][j] = channel(secret, i, j, sid)
+            nonce = client["draw"](12)
+            plain = b"".join(
+                client[kind + "_shares"][j].to_bytes(33, "big") for kind in ("seed", "key")
+            )
+            box = AESGCM(client["keys"][j]["seal", i]).encrypt(nonce, plain, sid + num(i) + num(j))
+            client["sealed"].append(nonce + box)
     dimension = len(clients[0]["vector"])
 
     def pair(i, j):
@@ -224,37 +279,49 @@ def reference_round(inputs):
         key = derived(seed, "lepton/secagg/self-mask/v1", sid, i, i)
         return mask(key, dimension, c["cipher"])
 
-    masked = {}
+    def tag(i, j, said):
+        return hmac.new(clients[i]["keys"][j]["vouch", i], said, hashlib.sha256).hexdigest()[:32]
+
+    masked, participations = {}, {}
+    participants = labelled("lepton/secagg/participants/v1", sid, bitmap(told, n))
     for i in live:
         y = [v + b for v, b in zip(clients[i]["vector"], own(i, clients[i]["seed"]), strict=True)]
-        for j in range(n):
-            if j != i:
-                sign = 1 if j > i else -1
-                y = [a + sign * b for a, b in zip(y, pair(i, j), strict=True)]
+        for j in set(near[i]) & set(told):
+            sign = 1 if j > i else -1
+            y = [a + sign * b for a, b in zip(y, pair(i, j), strict=True)]
         masked[i] = [a % 2**32 for a in y]
-    attested = labelled("lepton/secagg/attestation/v2", sid, bitmap(live, n))
-
-    def tag(i, j):
-        secret = agreed(clients[i]["share_secret"], clients[j]["record"][1])
-        key = channel(secret, i, j, sid)["vouch", i]
-        return hmac.new(key, attested, hashlib.sha256).digest()[:16].hex()
-
+        participations[i] = [tag(i, j, participants) for j in near[i] if j in told]
+    survivors = bitmap(live, n)
+    attested = labelled("lepton/secagg/attestation/v2", sid, survivors)
+    lists = labelled("lepton/secagg/signed-lists/v1", sid, bitmap(told, n), survivors)
+    if graph.committee:
+        attestations = {
+            i: clients[i]["identity"].sign(lists).hex() if i in graph.committee else ""
+            for i in live
+        }
+        shown = sorted(i for i in live if attestations[i])[: graph.quorum]
+    else:
+        attestations = {i: "".join(tag(i, j, attested) for j in near[i] if j in live) for i in live}
+        shown = []
     reveals = {
         i: [
             clients[j]["seed_shares" if j in live else "key_shares"][i].to_bytes(33, "big").hex()
-            for j in range(n)
+            for j in holders[i]
+            if j in told
         ]
         for i in live
     }
     # The server, from the masked vectors and the revealed shares alone.
     total = [sum(column) for column in zip(*masked.values(), strict=True)]
-    for j in range(n):
-        some = {i + 1: int(reveals[i][j], 16) for i in live[:t]}
+    for j in told:
+        answers = [i for i in holders[j] if i in live][:t]
+        held = {i: [other for other in holders[i] if other in told].index(j) for i in answers}
+        some = {holders[j].index(i) + 1: int(reveals[i][held[i]], 16) for i in answers}
         secret = interpolated(some)
         if j in live:
             total = [a - b for a, b in zip(total, own(j, secret), strict=True)]
         else:
-            for i in live:
+            for i in (i for i in holders[j] if i in live):
                 key = agreed(secret, clients[i]["record"][2])
                 key = derived(key, "lepton/secagg/pairwise-mask/v1", sid, min(i, j), max(i, j))
                 sign = 1 if i > j else -1
@@ -265,12 +332,27 @@ def reference_round(inputs):
         "members": [client["member"].hex() for client in clients],
         "records": [[part.hex() for part in client["record"]] for client in clients],
         "sid": sid.hex(),
-        "sealed": [[box.hex() for box in client["sealed"]] for client in clients],
+        "sealed": {str(i): [box.hex() for box in clients[i]["sealed"]] for i in told},
+        "participants": bitmap(told, n).hex(),
         "masked": {str(i): vector for i, vector in masked.items()},
-        "survivors": bitmap(live, n).hex(),
-        "attestations": {str(i): [tag(i, j) for j in live if j != i] for i in live},
+        "participations": {str(i): tags for i, tags in participations.items()},
+        "survivors": survivors.hex(),
+        "attestations": {str(i): proof for i, proof in attestations.items()},
+        "shown": shown,
         "reveals": {str(i): shares for i, shares in reveals.items()},
         "sum": [a % 2**32 for a in total],
+    }
+
+
+LONG = ("members", "records", "sealed", "masked", "participations", "attestations", "reveals")
+
+
+def shortened(expected):
+    """A long round in few bytes: of each long part the SHA-256 of its JSON, keys in order."""
+    texts = {name: json.dumps(expected[name], sort_keys=True) for name in LONG}
+    return {
+        **expected,
+        **{name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
     }
 
 
@@ -298,6 +380,7 @@ class Ours:
     """The same inputs through the library, up to any exchange."""
 
     def __init__(self, inputs):
+        inputs = expanded(inputs)
         from lepton_flwr.crypto.identity import Roster
         from lepton_flwr.crypto.stream import StreamCipher
         from lepton_flwr.secagg.client import ClientSession
@@ -315,6 +398,7 @@ class Ours:
         devices = [Device(bytes.fromhex(one["identity"])) for one in inputs["clients"]]
         roster = Roster.of_keys(device.certificate for device in devices)
         self.server = ServerSession(self.config, self.content, roster)
+        self.devices, self.roster = devices, roster
         self.inputs = inputs["clients"]
         self.clients = []
         for i, (device, client) in enumerate(zip(devices, self.inputs, strict=True)):
@@ -333,31 +417,34 @@ class Ours:
     def until(self, exchange):
         """Yield what each exchange sends, and stop before the one that is named."""
         everyone = range(len(self.clients))
+        told = [i for i in everyone if self.inputs[i]["answers_until"] >= 1]
         live = [i for i in everyone if self.inputs[i]["answers_until"] >= 2]
         sent = {"rosters": self.rosters}
         if exchange == "E1":
             return sent
-        sent["bundles"] = {i: self.clients[i].share(self.rosters[i]) for i in everyone}
+        sent["bundles"] = {i: self.clients[i].share(self.rosters[i]) for i in told}
         for i, bundle in sent["bundles"].items():
             self.server.receive_shares(i, bundle)
         sent["work"] = self.server.close_shares()
         if exchange == "E2":
             return sent
-        sent["masked"] = {}
+        sent["masked"], sent["participations"] = {}, {}
         for i in live:
-            self.clients[i].start(sent["work"][i], self.content)
+            tags = self.clients[i].start(sent["work"][i], self.content)
             vector = np.array(self.inputs[i]["vector"], np.uint32)
             sent["masked"][i] = self.clients[i].mask(vector).tolist()
-            self.server.receive_masked(i, np.array(sent["masked"][i], np.uint32))
+            sent["participations"][i] = tags
+            self.server.receive_masked(i, np.array(sent["masked"][i], np.uint32), tags)
         sent["survivors"] = self.server.close_masked()
         if exchange == "E3":
             return sent
-        sent["attestations"] = {i: self.clients[i].attest(sent["survivors"]) for i in live}
+        sent["attestations"] = {i: self.clients[i].attest(sent["survivors"][i]) for i in live}
         for i, attestation in sent["attestations"].items():
             self.server.receive_attestation(i, attestation)
         sent["requests"] = self.server.close_attestations()
         if exchange == "E4":
             return sent
+        sent["before_the_last"] = {i: self.clients[i].to_fields() for i in live}
         sent["reveals"] = {i: self.clients[i].reveal(sent["requests"][i]) for i in live}
         for i, reveal in sent["reveals"].items():
             self.server.receive_reveal(i, reveal)
@@ -365,39 +452,66 @@ class Ours:
         return sent
 
 
-@pytest.mark.parametrize("name", ["round", "round_chacha20"])
+@functools.cache
+def played(name):
+    """A whole round with the library."""
+    ours = Ours(load(name)["inputs"])
+    return ours, ours.until("the end")
+
+
+ROUNDS = ["round", "round_chacha20", "round_ring"]
+
+
+@pytest.mark.parametrize("name", ROUNDS)
 def test_the_reference_gives_the_vectors_of_the_round(name):
     vector = load(name)
-    assert reference_round(vector["inputs"]) == vector["expected"]
-    live = [one["vector"] for one in vector["inputs"]["clients"] if one["answers_until"] >= 2]
+    computed = reference_round(vector["inputs"])
+    assert vector["expected"] == (shortened(computed) if name == "round_ring" else computed)
+    clients = expanded(vector["inputs"])["clients"]
+    live = [one["vector"] for one in clients if one["answers_until"] >= 2]
     assert vector["expected"]["sum"] == [sum(column) % 2**32 for column in zip(*live, strict=True)]
 
 
-@pytest.mark.parametrize("name", ["round", "round_chacha20"])
+@pytest.mark.parametrize("name", ROUNDS)
 def test_the_library_gives_the_vectors_of_the_round(name):
     vector = load(name)
-    expected = vector["expected"]
-    ours = Ours(vector["inputs"])
-    sent = ours.until("the end")
-    assert ours.config.digest().hex() == expected["config_digest"]
-    assert ours.server._sid.hex() == expected["sid"]
-    for i, roster in sent["rosters"].items():
-        others = [r for j, r in enumerate(expected["records"]) if j != ours.index(i)]
-        assert [[part.hex() for part in vars(r).values()] for r in roster.records] == others
-        assert roster.members.hex() == "".join(expected["members"])
-    for i, bundle in sent["bundles"].items():
-        sealed = [box.hex() for box in bundle.ciphertexts]
-        assert sealed == expected["sealed"][ours.index(i)]
-    by_index = {str(ours.index(i)): masked for i, masked in sent["masked"].items()}
-    assert by_index == expected["masked"]
-    assert sent["survivors"].survivors.hex() == expected["survivors"]
-    for i, attestation in sent["attestations"].items():
-        tags = [tag.hex() for tag in attestation.tags]
-        assert tags == expected["attestations"][str(ours.index(i))]
-    for i, reveal in sent["reveals"].items():
-        shares = [share.hex() for share in reveal.shares]
-        assert shares == expected["reveals"][str(ours.index(i))]
-    assert sent["sum"] == expected["sum"]
+    ours, sent = played(name)
+    some = next(iter(sent["rosters"].values()))
+    # Everybody is somebody's neighbour.
+    records = {
+        ours.server._graph.neighbours(ours.index(i))[at]: record
+        for i, roster in sent["rosters"].items()
+        for at, record in enumerate(roster.records)
+    }
+
+    def by_index(column, attribute=None):
+        return {
+            str(ours.index(i)): value
+            if attribute is None
+            else [part.hex() for part in getattr(value, attribute)]
+            for i, value in sorted(column.items(), key=lambda item: ours.index(item[0]))
+        }
+
+    requests = list(sent["requests"].values())
+    on_a_ring = bool(ours.server._graph.committee)
+    computed = {
+        "config_digest": ours.config.digest().hex(),
+        "members": [name.hex() for name in _parts(some.members)],
+        "records": [[part.hex() for part in vars(records[i]).values()] for i in sorted(records)],
+        "sid": ours.server._sid.hex(),
+        "sealed": by_index(sent["bundles"], "ciphertexts"),
+        "participants": next(iter(sent["work"].values())).participants.hex(),
+        "masked": by_index(sent["masked"]),
+        "participations": by_index(sent["participations"], "tags"),
+        "survivors": next(iter(sent["survivors"].values())).survivors.hex(),
+        "attestations": {
+            str(ours.index(i)): one.proof.hex() for i, one in sent["attestations"].items()
+        },
+        "shown": list(requests[0].senders) if on_a_ring else [],
+        "reveals": by_index(sent["reveals"], "shares"),
+        "sum": sent["sum"],
+    }
+    assert vector["expected"] == (shortened(computed) if on_a_ring else computed)
 
 
 @pytest.mark.parametrize("case", load("primitives")["stream"])
@@ -479,23 +593,24 @@ def test_shares(case):
 
 @pytest.mark.parametrize("case", load("primitives")["graph"])
 def test_rings(case):
-    from lepton_flwr.secagg.graph import Graph
+    from lepton_flwr.secagg.degree import ring_parameters
+    from lepton_flwr.secagg.graph import session_graph
 
-    sid, size = bytes.fromhex(case["sid"]), case["clients"]
-    data = stream(labelled("lepton/secagg/graph/v1", sid), 16 * size)
-    ring = sorted(range(size), key=lambda i: data[16 * i : 16 * i + 16])
-    place, half = ring.index(0), case["degree"] // 2
-    near = sorted(ring[(place + s) % size] for s in range(-half, half + 1) if s)
-    assert near == case["neighbours_of_0"]
-    graph = Graph(sid, size)
-    assert (graph.degree, graph.threshold) == (case["degree"], case["threshold"])
-    assert list(graph.neighbours(0)) == near
+    sid, size, sizes = bytes.fromhex(case["sid"]), case["clients"], case["ring"]
+    reference = RingOf(sid, size, sizes)
+    assert reference.holders[0] == case["neighbours_of_0"]
+    assert sorted(reference.committee) == case["committee"]
+    assert vars(ring_parameters(size)) == sizes
+    graph = session_graph(sid, size)
+    assert (graph.degree, graph.threshold) == (sizes["degree"], sizes["threshold"])
+    assert graph.quorum == sizes["quorum"]
+    assert list(graph.neighbours(0)) == reference.holders[0]
+    assert sorted(graph.committee) == case["committee"]
 
 
 @pytest.mark.parametrize("case", load("failures")["round"], ids=lambda case: case["name"])
 def test_a_changed_message_ends_in_the_named_error(case):
     from lepton_flwr.secagg import errors
-    from lepton_flwr.secagg.messages import SurvivorRequest
 
     def change(value):
         place, bits = case["byte"], int(case["xor"], 16)
@@ -522,25 +637,48 @@ def test_a_changed_message_ends_in_the_named_error(case):
         message, content = sent["work"][first], ours.content
         if field == "content":
             content = change(content)
-        elif field == "participants":
-            message = replace(message, participants=change(message.participants))
         else:
-            boxes = list(message.ciphertexts)
-            boxes[at] = change(boxes[at])
-            message = replace(message, ciphertexts=tuple(boxes))
+            message = changed_in(message, field, at, change)
 
         def step(request):
             client.start(request, content)
     elif case["exchange"] == "E3":
-        message, step = SurvivorRequest(change(sent["survivors"].survivors)), client.attest
+        message, step = changed_in(sent["survivors"][first], field, at, change), client.attest
     else:
-        message, step = sent["requests"][first], client.reveal
-        tags = list(message.tags)
-        tags[at] = change(tags[at])
-        message = replace(message, tags=tuple(tags))
+        message, step = changed_in(sent["requests"][first], field, at, change), client.reveal
     with pytest.raises(getattr(errors, case["error"])) as caught:
         step(message)
     assert type(caught.value).__name__ == case["error"]
+
+
+def changed_in(message, field, at, change):
+    value = getattr(message, field)
+    if isinstance(value, tuple):
+        column = list(value)
+        column[at] = change(column[at])
+        return replace(message, **{field: tuple(column)})
+    return replace(message, **{field: change(value)})
+
+
+@pytest.mark.parametrize("case", load("failures")["ring"], ids=lambda case: case["name"])
+def test_a_changed_signature_of_the_committee_ends_in_the_named_error(case):
+    from lepton_flwr.secagg import errors
+    from lepton_flwr.secagg.client import ClientSession
+    from lepton_flwr.secagg.floors import ClientFloors
+
+    def change(value):
+        if isinstance(value, int):
+            return value ^ int(case["xor"], 16)
+        place, bits = case["byte"], int(case["xor"], 16)
+        return value[:place] + bytes([value[place] ^ bits]) + value[place + 1 :]
+
+    ours, sent = played("round_ring")
+    first = next(i for i in range(len(ours.clients)) if ours.index(i) == 0)
+    fields = sent["before_the_last"][first]
+    client = ClientSession.from_fields(fields, ours.devices[first], ours.roster, ClientFloors())
+    message = changed_in(sent["requests"][first], case["field"], case["at"], change)
+    with pytest.raises(getattr(errors, case["error"])):
+        client.reveal(message)
 
 
 @pytest.mark.parametrize("case", load("failures")["shamir"], ids=lambda case: case["name"])

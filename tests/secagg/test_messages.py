@@ -14,6 +14,7 @@ KINDS = [
     messages.KeyRoster,
     messages.ShareBundle,
     messages.WorkRequest,
+    messages.Participation,
     messages.SurvivorRequest,
     messages.Attestation,
     messages.RevealRequest,
@@ -29,7 +30,8 @@ def samples(federation):
     survivors = fed.work(requests, range(4))
     signatures = fed.attest(survivors, range(4))
     fed.reveal(signatures, range(4))
-    made = [fed.server.request_keys(), roster[0], requests[0], survivors, signatures[0], *fed.seen]
+    made = [fed.server.request_keys(), roster[0], requests[0], survivors[0], signatures[0]]
+    made += fed.seen
     return {type(message): message for message in made}
 
 
@@ -88,7 +90,7 @@ def test_a_text_without_an_encoding_is_refused(samples):
         (messages.KeyRequest, {"cipher": "rot13"}, "cipher"),
         (messages.KeyRoster, {"members": bytes(33), "digests": bytes(33)}, "multiple of 32"),
         (messages.KeyRoster, {"nonces": []}, "one length"),
-        (messages.RevealRequest, {"tags": []}, "one length"),
+        (messages.RevealRequest, {"proofs": []}, "one length"),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_refused(samples, kind, changes, text):

@@ -26,12 +26,34 @@ def test_bytes_are_those_of_a_session(federation, monkeypatch, identities):
     ]
     asked = sum(
         size(request.to_fields())
-        for request in (keys, roster[0], work[0], survivors, signatures[0])
+        for request in (keys, roster[0], work[0], survivors[0], signatures[0])
     )
     made = plan(6, 50, bound=1.0)
     # Certificates differ by a few bytes: serial numbers and names.
     assert made.bytes_up == pytest.approx(sum(replies) / 6, abs=10)
     assert made.bytes_down == pytest.approx(asked + 4 * 52, abs=60)
+
+
+def test_bytes_on_a_ring_are_those_of_a_session(rehearsal, monkeypatch):
+    lengths = [len(device.certificate) for device in rehearsal.at("E1")[0].identities]
+    monkeypatch.setattr(planning, "CREDENTIAL_BYTES", round(sum(lengths) / len(lengths)))
+    size, down, made = planning.payload, 0, plan(150, 3, bound=1.0)
+    for exchange in ("E1", "E2", "E3", "E4"):
+        fed, requests = rehearsal.at(exchange)
+        down += size(requests[0].to_fields())
+    down += size(fed.server.request_keys().to_fields()) + 4 * fed.config.layout.dimension
+    fed.reveal(requests, fed.everyone())
+    member = fed.server._order[fed.server._graph.committee[0]]
+    # Keys and bundles come first, then of each client the vector with its tags, then the rest.
+    columns = [fed.seen[:150], fed.seen[150:300], fed.seen[300:600:2], fed.seen[301:600:2]]
+    columns += [fed.seen[600:750], fed.seen[750:]]
+    sent = [column[member] for column in columns]
+    up = sum(
+        item.nbytes if isinstance(item, np.ndarray) else size(item.to_fields()) for item in sent
+    )
+    assert made.bytes_up == pytest.approx(up, abs=10)
+    # Of each neighbour and of each of the quorum a certificate, a few bytes longer or shorter.
+    assert made.bytes_down == pytest.approx(down, abs=2 * (made.degree + 31))
 
 
 def test_a_real_certificate_is_about_as_long_as_assumed(identities):
@@ -48,8 +70,9 @@ def test_up_to_128_clients_a_third_is_tolerated_with_certainty():
 
 def test_above_it_is_a_matter_of_chance():
     made = plan(1_000, 10)
-    assert (made.degree, made.threshold) == (152, 106)
-    assert made.security_bits >= 81
+    assert (made.degree, made.threshold) == (110, 52)
+    assert made.vouch == "94 of a committee of 134"
+    assert made.security_bits >= 80
     assert made.correctness_bits >= 40
     assert plan(1_000, 10, corrupt=0.2).security_bits < 40
     assert plan(1_000, 10, dropout=0.3).correctness_bits < 1
@@ -83,7 +106,10 @@ class TestCommand:
             cli.app, ["secagg", "plan", "--clients", "1000", "--dim", "100000"]
         )
         assert result.exit_code == 0
-        for text in ("152", "106 shares", "667 of 1000", "2^-82", "per client", "sparse"):
+        for text in (
+            *("110", "52 shares", "94 of a committee of 134", "667 of 1000"),
+            *("2^-80", "2^-41", "per client", "sparse"),
+        ):
             assert text in result.output
 
     def test_shares_without_safety_are_said_to_be(self):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.privacy.accounting import SampledGaussian, epsilon_of
-from lepton_flwr.runs.settings import scenario_defaults
+from lepton_flwr.runs.settings import resolve, scenario_defaults
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {
@@ -197,16 +198,27 @@ def test_a_budget_for_7_of_10_rounds_stays_spent_for_the_data_and_not_for_other_
     assert gone(folder)
 
 
-def test_a_users_own_csv_by_a_column(folder):
-    rows = [f"{i % 50},{(i * 7) % 90},{i % 4},{int(i % 50 > 25)}" for i in range(1000)]
-    (folder / "mine.csv").write_text("\n".join(["age,weight,clinic,sick", *rows]) + "\n")
-    (folder / "run.toml").write_text(
-        'scenario = "csv"\nrounds = 2\n[data]\npath = "mine.csv"\nby = "clinic"\n'
-        "[data.ranges]\nage = [0, 100]\nweight = [0, 200]\n"
-        "[train]\nsampling_probability = 0.2\nlearning_rate = 0.5\n"
-    )
-    process = start(folder, "--config", "run.toml")
+def test_a_users_own_csv_of_numbers_text_and_holes_by_a_column(folder):
+    rows = [
+        f"{i % 50 if i % 9 else ''},{'low' if i % 3 else 'high'},{i % 4},{int(i % 50 > 25)}"
+        for i in range(3000)
+    ]
+    (folder / "mine.csv").write_text("\n".join(["age,dose,clinic,sick", *rows, *rows]) + "\n")
+    process = start(
+        folder, "--csv", "mine.csv", "--label", "sick", "--by", "clinic", "--rounds", 2,
+        "--set", "data.drop_duplicates=false",
+    )  # fmt: skip
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     (run,) = (folder / "runs").iterdir()
-    assert json.loads((run / "summary.json").read_text())["clients"] == 4
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["clients"], summary["statistics_releases"]) == (4, 3)
+    assert summary["epsilon_record"] <= 3
+    assert "3 Gaussian releases of statistics" in " ".join(summary["guarantee"])
+    assert summary["auc"] > 0.7
+    saved = Preprocessor.load(run / "preprocessor.json")
+    assert saved.private
+    assert {"age", "age missing"} <= set(saved.feature_names)
+    repeated = resolve(config=run / "config.toml")
+    assert repeated.data.path == str((folder / "mine.csv").resolve())
+    assert repeated.dp.record.statistics_noise_multiplier > 0

@@ -20,6 +20,7 @@ from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 
 RUN_ID = 2**63 + 11
+MEMBERS = 131  # enough for a ring
 EXCHANGES = list(Exchange)
 
 
@@ -161,7 +162,7 @@ def failing_client() -> Callable[[Exception], Callable[[int, list[Any]], ClientA
 def members() -> tuple[list[Identity], Roster]:
     authority = Authority.create("tests")
     return (
-        [authority.issue(f"device-{i}") for i in range(12)],
+        [authority.issue(f"device-{i}") for i in range(MEMBERS)],
         Roster.of_authority(authority.certificate_pem),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenarios import get
 from lepton_flwr.device import Device, provision
@@ -16,6 +17,7 @@ from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.runs.artifacts import read_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_noise, with_statistics
 from strategies.preparation import DEVICES, prepare, spending_policy
@@ -157,7 +159,8 @@ def test_a_configuration_with_statistics_repeats_with_the_same_noise(run):
 def test_public_ranges_for_all_columns_need_no_statistics(run, csv, tmp_path):
     csv.write_text("age,site,ill\n" + "".join(f"{i % 70},s{i % 3},{i % 2}\n" for i in range(300)))
     made = run(data={"ranges": {"age": [0, 100]}})
-    assert made.data.preprocessor is None
+    assert not made.data.preprocessor.private
+    assert made.data.preprocessor.releases == 0
     assert made.config.dp.record.statistics_releases == 0
     assert not (tmp_path / "one" / "ledgers").exists()
 
@@ -166,3 +169,23 @@ def test_a_failure_leaves_no_empty_folder(run, tmp_path):
     with pytest.raises(ConfigError):
         run(data={"label": "absent"})
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("ranges", [{}, {"ranges": {"age": [0, 120]}, "kinds": {"plan": "ignore"}}])
+def test_what_made_the_features_is_kept_with_the_names_of_the_classes(run, tmp_path, ranges):
+    made = run(dp={"record": {"enabled": False}}, data=ranges)
+    assert (made.config.model.label, made.config.model.classes) == ("ill", ("0", "1"))
+    kept = Preprocessor.load(tmp_path / "one" / PREPROCESSOR_FILE)
+    table = {"age": np.array([55.0]), "plan": np.array(["a"])}
+    assert kept.transform(table).shape == (1, *made.data.input_shape)
+    if ranges:
+        assert kept.transform({"age": np.array([120.0, 0.0, 60.0])}).tolist() == [[1], [-1], [0]]
+
+
+def test_a_run_for_recipients_leaves_no_preprocessor_in_clear(run, tmp_path):
+    key = DecryptionKey.generate()
+    text = key.recipient.to_text().strip()
+    run(dp={"record": {"enabled": False}}, output={"model_to": [text]})
+    folder = tmp_path / "one"
+    assert [path.name for path in folder.glob("*.json*")] == [f"{PREPROCESSOR_FILE}.lepton"]
+    assert read_preprocessor(folder, lambda: key) is not None

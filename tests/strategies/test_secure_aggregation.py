@@ -120,6 +120,24 @@ def test_three_of_ten_vanish_each_at_a_different_exchange(grid, members, initial
     assert not sessions[0][0].skipped
 
 
+@pytest.mark.slow
+def test_a_round_of_131_clients_on_a_ring_with_some_lost_at_each_exchange(grid, members, initial):
+    sessions = []
+    some = grid(clients=131)
+    some.gone = {100 + i: i % 5 for i in range(0, 131, 13)}
+    result = run(some, members, initial, rounds=1, sessions=sessions, max_examples=10_000)
+    survivors = [i for i in range(131) if some.gone.get(100 + i, 9) > 2]
+    alone = grid(clients=131, secure=False)
+    alone.apps = {100 + i: alone.apps[100 + i] for i in survivors}
+    expected = FedAvg().start(alone, initial, num_rounds=1)
+    report = sessions[0][0]
+    assert not report.skipped
+    assert not report.failures
+    assert report.survivors == len(survivors) == 124
+    np.testing.assert_allclose(flat(result.arrays), flat(expected.arrays), rtol=1e-5, atol=1e-4)
+    assert np.linalg.norm(flat(result.arrays) - flat(initial)) > 0.01
+
+
 def test_with_too_few_survivors_the_round_is_skipped_and_the_model_unchanged(
     grid, members, initial
 ):

@@ -3,11 +3,12 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 
 from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.privacy.noise import GaussianNoise
-from lepton_flwr.training.draws import DrawSource
+from lepton_flwr.training.draws import DrawSource, NoiseLayout
 
 N = 40
 ROWS = (np.arange(1, N + 1, dtype=np.float32)[:, None] * [1, 10], np.arange(1, N + 1), ())
@@ -78,9 +79,9 @@ def test_batches_are_padded_to_whole_pieces(size):
 
 def test_draws_made_ahead_are_those_made_one_by_one():
     by_hand = source()
-    expected = [(d.mask.copy(), d.noise[0].copy()) for d in (by_hand.draw() for _ in range(7))]
+    expected = [(d.mask.copy(), d.noise.copy()) for d in (by_hand.draw() for _ in range(7))]
     with source().ahead(7) as draws:
-        found = [(d.mask.copy(), d.noise[0].copy()) for d in draws]
+        found = [(d.mask.copy(), d.noise.copy()) for d in draws]
     assert len(found) == 7
     for (mask, noise), (other_mask, other_noise) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mask, other_mask)
@@ -90,15 +91,16 @@ def test_draws_made_ahead_are_those_made_one_by_one():
 def test_a_draw_in_use_is_not_overwritten_by_the_next():
     with source().ahead(50) as draws:
         for draw in draws:
-            noise, mask = draw.noise[1].copy(), draw.mask.copy()
+            noise, mask = draw.noise.copy(), draw.mask.copy()
             time.sleep(0.001)
-            np.testing.assert_array_equal(draw.noise[1], noise)
+            np.testing.assert_array_equal(draw.noise, noise)
             np.testing.assert_array_equal(draw.mask, mask)
 
 
 def test_noise_has_the_stated_deviation():
     """Variance of 1e5 draws within 6 standard errors: false alarms 2e-9."""
-    noise, small = source(dimension=100_000).draw().noise
+    made = source(dimension=100_000)
+    noise, small = NoiseLayout(made.shapes).split(made.draw().noise)
     assert small.shape == (2, 2)
     assert noise.dtype == np.float32
     assert abs(noise.var() / 4.0 - 1) < 6 * math.sqrt(2 / noise.size)
@@ -109,3 +111,15 @@ def test_an_error_in_the_thread_reaches_the_training():
     made.noise.fill = None  # not callable
     with made.ahead(3) as draws, pytest.raises(TypeError):
         next(draws)
+
+
+@pytest.mark.parametrize("shapes", [[(3,), (2, 2)], [()], [(16,), (17, 3), (1,), (0, 4), (5, 16)]])
+def test_each_variable_has_noise_of_its_own(shapes):
+    layout = NoiseLayout(shapes)
+    noise = np.arange(math.prod(layout.shape), dtype=np.float32).reshape(layout.shape)
+    parts = layout.split(noise)
+    assert [part.shape for part in parts] == shapes
+    used = np.concatenate([part.ravel() for part in parts])
+    assert len(set(used)) == used.size == sum(math.prod(shape) for shape in shapes)
+    for part, tensor in zip(parts, layout.split(tf.constant(noise)), strict=True):
+        np.testing.assert_array_equal(part, tensor.numpy())

@@ -16,6 +16,7 @@ from lepton_flwr.data.preprocessing.preprocessor import (
 from lepton_flwr.data.preprocessing.questions import (
     MAX_ROWS,
     SALT_BYTES,
+    Hashes,
     Moments,
     Part,
     Question,
@@ -138,7 +139,7 @@ def _ask(
     ask: Ask, parts: dict[str, Part], noise_multiplier: float, most_rows: int
 ) -> dict[str, Reply]:
     """One question for all columns."""
-    counted = any(isinstance(part, Moments) for part in parts.values())
+    counted = any(isinstance(part, Moments | Hashes) for part in parts.values())
     asked: tuple[Part, ...] = (*([Rows()] if counted else []), *parts.values())
     question = Question(asked, noise_multiplier, most_rows)
     sums, participants = ask(question)

@@ -6,6 +6,7 @@ identity and a session of its own, and the server's side learns the sums alone.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -16,12 +17,10 @@ from lepton_flwr.data.preprocessing.questions import Question
 from lepton_flwr.data.preprocessing.whole import WholeNumbers
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import Event
-from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.messages import SurvivorRequest
+from lepton_flwr.secagg.in_process import Party, secure_sum
 from lepton_flwr.secagg.parameters import SessionConfig
-from lepton_flwr.secagg.server import ServerSession
 
 STATISTICS = "statistics"
 Charge = Callable[[int, Event], AbstractContextManager[None]]
@@ -55,7 +54,11 @@ class InProcess:
             )
         authority = Authority.create("lepton statistics")
         self._roster = Roster.of_authority(authority.certificate_pem)
-        self._identities = [authority.issue(f"participant-{i}") for i in range(len(tables))]
+        floors = ClientFloors(min_survivors=len(tables))
+        self._parties = [
+            Party(authority.issue(f"participant-{i}"), self._roster, floors)
+            for i in range(len(tables))
+        ]
         self._tables = tables
         self._charge = charge
         self._progress = progress
@@ -74,29 +77,16 @@ class InProcess:
             "statistics", self._number, STATISTICS, coding.layout, self.participants
         )
         content = content_digest({"question": {"parts": repr(question)}})
-        server = ServerSession(config, content, self._roster)
-        floors = ClientFloors(min_survivors=self.participants)
-        clients: list[ClientSession] = []
-        for node, identity in enumerate(self._identities):
-            session, record = ClientSession.open(
-                server.request_keys(), identity, self._roster, floors, self._number - 1
-            )
-            clients.append(session)
-            server.receive_keys(node, record)
-        for node, roster in server.close_keys().items():
-            server.receive_shares(node, clients[node].share(roster))
-        for node, request in server.close_shares().items():
-            clients[node].start(request, content)
+
+        def encode(node: int, _: SessionConfig) -> np.ndarray:
             vector = coding.encode(self._answer(node, question))
-            server.receive_masked(node, clients[node].mask(vector))
             if self._progress is not None:
                 self._progress(node + 1, self.participants)
-        survivors: SurvivorRequest = server.close_masked()
-        for node in server.survivors:
-            server.receive_attestation(node, clients[node].attest(survivors))
-        for node, reveal in server.close_attestations().items():
-            server.receive_reveal(node, clients[node].reveal(reveal))
-        return coding.decode(server.close_reveals())
+            return vector
+
+        encoders = [partial(encode, node) for node in range(self.participants)]
+        found = secure_sum(config, content, self._roster, self._parties, encoders, tolerant=False)
+        return coding.decode(found.total.astype(np.uint32))
 
     def _answer(self, node: int, question: Question) -> np.ndarray:
         with self._charge(node, question.event) if self._charge else nullcontext():

@@ -28,6 +28,8 @@ FORMAT, VERSION = "lepton-preprocessor", 1
 PREPROCESSOR_FILE = "preprocessor.json"
 UNSEEN = ("other", "error")
 MAX_JSON = 2**26
+MOST_OTHERS = 4096
+SLOT_BITS = 16  # most leading bits of a hash that name a slot
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class FittedCategory:
         slots: the hashes that have a feature, of `bits` bits under the salt.
         bits: leading bits of a hash that make a slot; 0 if texts have features.
         missing: whether missing values have a feature.
-        other: whether all other texts have a feature together; without it they are zero in all.
+        others: features that all other texts share, by another part of their hash; without one
+            they are zero in every feature.
         fill: position of the text or slot that stands for a missing value; None for none.
     """
 
@@ -94,7 +97,7 @@ class FittedCategory:
     slots: tuple[int, ...] = ()
     bits: int = 0
     missing: bool = False
-    other: bool = False
+    others: int = 0
     fill: int | None = None
 
     def __post_init__(self) -> None:
@@ -103,7 +106,10 @@ class FittedCategory:
         known = self.values or self.slots
         if len(set(known)) != len(known):
             raise ConfigError(f"column {self.name}: expected each category once")
-        check.integer(f"bits of column {self.name}", self.bits, at_least=0, at_most=HASH_BITS)
+        check.integer(f"bits of column {self.name}", self.bits, at_least=0, at_most=SLOT_BITS)
+        check.integer(f"others of column {self.name}", self.others, at_least=0, at_most=MOST_OTHERS)
+        if not isinstance(self.missing, bool):
+            raise ConfigError(f"column {self.name}: missing: expected true or false")
         if self.fill is not None:
             check.integer(
                 f"fill of column {self.name}", self.fill, at_least=0, at_most=len(known) - 1
@@ -111,11 +117,13 @@ class FittedCategory:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """One for each text or slot, then `missing` and `other` if there are."""
+        """One for each text or slot, then missing values', and those of all others."""
         names = [f"{self.name}={value}" for value in self.values]
         names += [f"{self.name}#{slot}" for slot in self.slots]
         names += [f"{self.name} missing"] if self.missing else []
-        return (*names, f"{self.name} other") if self.other else tuple(names)
+        if self.others == 1:
+            return (*names, f"{self.name} other")
+        return (*names, *(f"{self.name} other {i}" for i in range(self.others)))
 
     def write(self, values: np.ndarray, out: np.ndarray, salt: bytes) -> int:
         """Write the features of `values` (n,) into `out` (n, features).
@@ -124,8 +132,8 @@ class FittedCategory:
             How many texts are none of those that have a feature of their own.
         """
         known = {key: i for i, key in enumerate(self.values or self.slots)}
-        other = len(known) + self.missing if self.other else -1
-        missing = len(known) if self.missing else other
+        first = len(known) + self.missing  # of the features that others share
+        missing = len(known) if self.missing else first if self.others else -1
         if self.fill is not None:
             missing = self.fill
         codes: dict[str | None, int] = {None: missing}
@@ -133,10 +141,14 @@ class FittedCategory:
         unseen: set[str] = set()
         for row, value in enumerate(values.tolist()):
             if value not in codes:
-                key = hash_text(value, salt) >> (HASH_BITS - self.bits) if self.bits else value
-                codes[value] = known.get(key, other)
+                hashed = hash_text(value, salt) if self.bits or self.others > 1 else 0
+                key = hashed >> (HASH_BITS - self.bits) if self.bits else value
+                codes[value] = known.get(key, -1)
                 if key not in known:
                     unseen.add(value)
+                    if self.others:
+                        # Of bits that name no slot, so that texts of one slot do not stay together.
+                        codes[value] = first + hashed % (1 << (HASH_BITS - SLOT_BITS)) % self.others
             index[row] = codes[value]
         out[:] = 0
         given = np.flatnonzero(index >= 0)
@@ -204,8 +216,9 @@ class Preprocessor:
             source: as in `TableSchema.read`: a DataFrame or mapping with the columns' names, in
                 any order and beside others, or an array of shape (n, columns). An array has all
                 columns that there were when it was fitted, those that were dropped too.
-            unseen: what a text without a feature of its own is: "other", the feature of all such
-                texts (where there is none, zero in every feature of the column), or "error".
+            unseen: what a text without a feature of its own is: "other", one of the features that
+                all such texts share (where there is none, zero in every feature of the column), or
+                "error".
             dtype: of the features.
 
         Returns:

@@ -14,7 +14,11 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
-from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
+from lepton_flwr.data.preprocessing.preprocessor import (
+    MOST_OTHERS,
+    FittedCategory,
+    FittedNumber,
+)
 from lepton_flwr.data.preprocessing.questions import (
     NAME_BYTES,
     Bins,
@@ -48,6 +52,7 @@ class Options:
             feature of its own.
         max_categories: most categories of one column that have a feature of their own; the most
             frequent ones.
+        most_others: most features that all other categories share, with privacy.
     """
 
     impute: str = "mean"
@@ -55,10 +60,12 @@ class Options:
     indicators: bool = True
     most_frequent: bool = False
     max_categories: int = 100
+    most_others: int = 64
 
     def __post_init__(self) -> None:
         check.choice("impute", self.impute, IMPUTE)
         check.integer("max_categories", self.max_categories, at_least=1, at_most=1000)
+        check.integer("most_others", self.most_others, at_least=1, at_most=MOST_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,8 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
     if column.values:
         reply = yield Listed(column.name, column.values)
         counts = reply.values[1:-1]
-        other = reply.holds(-1)
-        listed = FittedCategory(column.name, values=column.values, other=other)
+        others = int(reply.holds(-1))
+        listed = FittedCategory(column.name, values=column.values, others=others)
         return _with_missing(listed, reply, counts, options)
     if private:
         reply = yield Hashes(column.name, salt, PRIVATE_HASH_BITS)
@@ -147,13 +154,24 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
-        if not kept.size:
-            return None
+        others = _others(reply, kept, options.most_others)
+        if not kept.size and (options.most_frequent or others == 1):
+            return None  # a feature that is the same for all, or nothing to fill in
         hashed = FittedCategory(
-            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, other=True
+            column.name, slots=tuple(kept.tolist()), bits=PRIVATE_HASH_BITS, others=others
         )
         return _with_missing(hashed, reply, reply.values[1:][kept], options)
     return (yield from _by_name(column, options, salt))
+
+
+def _others(reply: Reply, kept: np.ndarray, most: int) -> int:
+    """How many features the rare categories share: a power of two, 1 to `most`.
+
+    So many that, evenly spread, one noise's deviation of records is in each. Their places are
+    hashes, which no record tells anything of.
+    """
+    left = reply.rows - reply.values[0] - reply.values[1:][kept].sum()
+    return 1 << int(math.log2(min(max(left / reply.stddev, 1.0), most)))
 
 
 def _by_name(column: Column, options: Options, salt: bytes) -> Search:
@@ -174,7 +192,8 @@ def _by_name(column: Column, options: Options, salt: bytes) -> Search:
     reply = yield Names(column.name, salt, tuple(hashes[kept].tolist()))
     texts = _decode(column.name, reply.values.reshape(len(kept), 1 + NAME_BYTES))
     order = sorted(range(len(kept)), key=texts.__getitem__)
-    named = FittedCategory(column.name, values=tuple(texts[i] for i in order), other=other)
+    values = tuple(texts[i] for i in order)
+    named = FittedCategory(column.name, values=values, others=int(other))
     return _with_missing(named, missing, counts[kept][order], options)
 
 

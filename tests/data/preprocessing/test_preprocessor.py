@@ -56,7 +56,7 @@ def test_an_unseen_category_is_other_or_an_error_as_asked(fitted, table):
     rows = table.iloc[:3].assign(town=[CELL, "Ulm", None])
     features = [i for i, name in enumerate(fitted.feature_names) if name.startswith("town")]
     unseen = fitted.transform(rows)[0, features]
-    other = "town other" in fitted.feature_names
+    other = any(name.startswith("town other") for name in fitted.feature_names)
     assert unseen.sum() == other
     with pytest.raises(DataError, match="'town': 1 values are none of the categories") as caught:
         fitted.transform(rows, unseen="error")
