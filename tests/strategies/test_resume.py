@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import logging
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from lepton_flwr.config import RunConfig
+from lepton_flwr.config import OutputConfig, RunConfig
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import Unit, epsilon_of
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
@@ -408,6 +409,12 @@ class TestServerApp:
         assert broken.charged == [1, 2, 3, 4, 5]
         assert broken.summary["rounds_skipped"] == [3]
         assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
+
+    def test_a_model_that_is_to_be_on_no_disk_in_clear_is_in_no_checkpoint(self, app, run):
+        whole = run(**NO_PRIVACY)
+        sealed = dataclasses.replace(whole.config, output=OutputConfig(("age1...",)))
+        assert app.begin(whole.folder, sealed, whole.ledgers, "run") is None
+        assert app.begin(whole.folder, whole.config, whole.ledgers, "run") is not None
 
     @slow
     def test_it_does_not_make_devices_for_a_run_that_goes_on(self, app, run):

@@ -164,7 +164,7 @@ def test_what_leaves_a_device_is_masked(voters):
 
 def test_a_device_votes_only_if_its_policy_says_so(poll, voters, folders):
     allow(folders[:3], "min_survivors = 3\n")
-    with pytest.raises(ThresholdError, match="2 clients.*3 refused by its policy"):
+    with pytest.raises(ThresholdError, match=r"2 clients.*3 refused by its policy"):
         poll.labels(QUERIES, GNMax(1.0))
     assert sys.modules["clients.keras_task"].trained == []
 
