@@ -263,6 +263,16 @@ def test_a_server_that_dies_before_its_first_round_ends_is_resumed_from_the_star
 
 
 @slow
+def test_a_new_run_of_the_same_name_on_the_same_ledger_is_not_taken_for_the_former(run):
+    first = run(dp={"record": {"epsilon": 3.0, "noise_multiplier": 9.0}}).serve()
+    shutil.rmtree(first.folder / "checkpoint")
+    first.grid.contexts.clear()  # as of another Flower run
+    first.serve(resume=False)
+    assert [row["status"] for row in first.rows] == ["ok"] * 5
+    assert first.charged == [1, 2, 3, 4, 5] * 2
+
+
+@slow
 def test_a_finished_run_that_is_resumed_changes_nothing(run):
     done = run(**PRIVACY).serve()
     before = (done.rows, done.charged, [w.tobytes() for w in done.weights], list(done.numbers))
