@@ -14,13 +14,19 @@ from lepton_flwr import _validate as check
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.errors import PrivacyError
 from lepton_flwr.privacy import losses
-from lepton_flwr.privacy.accounting import calibrate
-from lepton_flwr.privacy.events import Event
-from lepton_flwr.privacy.mechanisms import Noised, gaussian, laplace, randomized_response
+from lepton_flwr.privacy.events import DiscreteGaussian, Event
+from lepton_flwr.privacy.mechanisms import (
+    Noised,
+    discrete_gaussian,
+    laplace,
+    randomized_response,
+)
 from lepton_flwr.sdk.settings import GAUSSIAN, LAPLACE
 
 LABEL_SHARE = 0.4  # of what the statistics leave
 _SLACK = 0.999  # for the grid of the accountant
+_GRID = 2**20
+_NOTHING = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class Perturbation:
         if mechanism == LAPLACE:
             radius, noise = float(num_features), 1 / rest
         else:
-            radius, noise = math.sqrt(num_features), calibrate(rest, delta / 2, 1.0, 1)
+            one = discrete_gaussian(_NOTHING, sensitivity=1.0, epsilon=rest, delta=delta / 2)
+            radius, noise = math.sqrt(num_features), _multiplier(one)
         return cls(mechanism, radius, noise, label, num_classes)
 
     @property
@@ -111,8 +118,8 @@ class Perturbation:
     @property
     def events(self) -> tuple[Event, ...]:
         """What `apply` releases of one record."""
-        nothing = np.zeros(0)
-        return self._noised(nothing).event, self._answered(nothing.astype(np.int64)).event
+        nothing = np.zeros((0, 1))
+        return self._noised(nothing)[1], self._answered(_NOTHING).event
 
     def apply(self, rows: ClientData) -> ClientData:
         """Perturb the training rows; held-out rows stay as they are.
@@ -127,7 +134,7 @@ class Perturbation:
         order = 1 if self.mechanism == LAPLACE else 2
         norms = np.linalg.norm(flat, ord=order, axis=1, keepdims=True)
         flat = flat * np.minimum(1.0, self.radius / np.maximum(norms, 1e-300))
-        noised = self._noised(flat).value * self.shrinkage
+        noised = self._noised(flat)[0] * self.shrinkage
         return ClientData(
             noised.reshape(rows.x_train.shape).astype(np.float32),
             self._answered(rows.y_train).value.astype(np.int32),
@@ -135,9 +142,26 @@ class Perturbation:
             rows.y_test,
         )
 
-    def _noised(self, features: np.ndarray) -> Noised:
-        add = laplace if self.mechanism == LAPLACE else gaussian
-        return add(features, sensitivity=2 * self.radius, scale=self.noise_scale)
+    def _noised(self, features: np.ndarray) -> tuple[np.ndarray, Event]:
+        """Records within the radius, float64 (n, features), with noise; and its event."""
+        if self.mechanism == LAPLACE:
+            noised = laplace(features, sensitivity=2 * self.radius, scale=self.noise_scale)
+            return noised.value, noised.event
+        # Discrete noise, for it is exact on whole numbers and fast: a grid of so many units.
+        unit = self.radius / _GRID
+        sensitivity = 2 * _GRID + math.sqrt(features.shape[1])  # of two records, each rounded
+        noised = discrete_gaussian(
+            np.rint(features / unit).astype(np.int64),
+            sensitivity=sensitivity,
+            scale=self.noise_multiplier * sensitivity,
+        )
+        return noised.value * unit, noised.event
 
     def _answered(self, classes: np.ndarray) -> Noised:
         return randomized_response(classes, self.num_classes, epsilon=self.label_epsilon)
+
+
+def _multiplier(noised: Noised) -> float:
+    if not isinstance(noised.event, DiscreteGaussian):
+        raise PrivacyError("discrete Gaussian noise: expected its own event")
+    return noised.event.noise_multiplier

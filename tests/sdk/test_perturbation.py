@@ -6,7 +6,13 @@ import pytest
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
-from lepton_flwr.privacy.events import Laplace, RandomizedResponse, SampledGaussian
+from lepton_flwr.privacy.events import (
+    DiscreteGaussian,
+    Laplace,
+    RandomizedResponse,
+    SampledGaussian,
+)
+from lepton_flwr.privacy.mechanisms import Noised
 from lepton_flwr.sdk.perturbation import Perturbation
 
 STATISTICS = (SampledGaussian(8.0, 1.0, 1), 3)
@@ -28,7 +34,7 @@ def within(mechanism, epsilon=3.0, classes=2):
 def test_all_releases_together_stay_within_epsilon(mechanism, epsilon):
     perturbation = within(mechanism, epsilon)
     kinds = [type(event) for event in perturbation.events]
-    assert kinds == [Laplace if mechanism == "laplace" else SampledGaussian, RandomizedResponse]
+    assert kinds == [Laplace if mechanism == "laplace" else DiscreteGaussian, RandomizedResponse]
     events = [STATISTICS, *((event, 1) for event in perturbation.events)]
     assert 0.5 * epsilon < losses.epsilon(events, 1e-5) <= epsilon
 
@@ -42,10 +48,14 @@ def test_nothing_left_is_refused():
 def test_noise_covers_the_distance_of_any_two_records(mechanism, order, monkeypatch):
     """Without noise, records of any size come out within the radius that the noise is for."""
     perturbation = within(mechanism)
-    monkeypatch.setattr(
-        f"lepton_flwr.sdk.perturbation.{mechanism}",
-        lambda values, sensitivity, scale: type("", (), {"value": values})(),
-    )
+    asked = []
+
+    def silent(values, sensitivity, scale):
+        asked.append((sensitivity, scale))
+        return Noised(values, None)
+
+    name = "laplace" if mechanism == "laplace" else "discrete_gaussian"
+    monkeypatch.setattr(f"lepton_flwr.sdk.perturbation.{name}", silent)
     wild = client([[1e6, -1e6, 3.0, 0.0], [0.1, 0.2, 0.0, 0.0], [-1e9, 0, 0, 0]], [0, 1, 0])
     kept = perturbation.apply(wild).x_train / perturbation.shrinkage
     norms = np.linalg.norm(kept, ord=order, axis=1)
@@ -53,23 +63,24 @@ def test_noise_covers_the_distance_of_any_two_records(mechanism, order, monkeypa
     assert kept[1] == pytest.approx(wild.x_train[1], rel=1e-5)
     distance = np.linalg.norm(kept[0] - kept[2], ord=order)
     assert distance <= 2 * perturbation.radius * (1 + 1e-6)
-    assert perturbation.noise_scale == pytest.approx(
-        2 * perturbation.radius * perturbation.noise_multiplier
-    )
+    ((sensitivity, scale),) = asked
+    assert scale == pytest.approx(sensitivity * perturbation.noise_multiplier)
+    unit = 1.0 if mechanism == "laplace" else perturbation.radius / 2**20
+    assert distance <= sensitivity * unit <= 2 * perturbation.radius * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])
 def test_noise_has_its_scale_and_labels_flip_at_their_rate(mechanism):
     """False alarms: below 1e-5 (five deviations of each figure)."""
     perturbation = within(mechanism, classes=3)
-    rows = client(np.zeros((4000, 4)), np.zeros(4000, np.int32))
+    rows = client(np.zeros((2000, 4)), np.zeros(2000, np.int32))
     noisy = perturbation.apply(rows)
     noise = noisy.x_train.reshape(-1) / perturbation.shrinkage
     expected = perturbation.noise_scale * (1 if mechanism == "laplace" else np.sqrt(2 / np.pi))
-    assert np.abs(noise).mean() == pytest.approx(expected, rel=5 / np.sqrt(16000))
+    assert np.abs(noise).mean() == pytest.approx(expected, rel=5 / np.sqrt(8000))
     flipped = (noisy.y_train != 0).mean()
     rate = 2 / (np.exp(perturbation.label_epsilon) + 2)
-    assert flipped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / 4000))
+    assert flipped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / 2000))
     assert len({noisy.x_train.tobytes(), perturbation.apply(rows).x_train.tobytes()}) == 2
 
 

@@ -1,5 +1,6 @@
 """Polls of devices: the real ClientApp behind a direct grid; training itself is replaced."""
 
+import dataclasses
 import logging
 import sys
 import types
@@ -18,7 +19,6 @@ from lepton_flwr.inference.poll import Poll
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Ledger, Limit
-from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.privacy.votes import ConfidentGNMax, GNMax, MeanProbabilities, Plurality
 from lepton_flwr.secagg.encoding import Kind
 from lepton_flwr.secagg.errors import ThresholdError
@@ -68,8 +68,7 @@ def folders(tmp_path, monkeypatch):
         )
         for number in range(CLIENTS)
     ]
-    spending = PrivacyPolicy(max_record_epsilon=10.0)
-    made = provision(simulated_root(RUN_ID), rows, min_survivors=3, spending=spending)
+    made = provision(simulated_root(RUN_ID), rows, min_survivors=3)
     fake = types.ModuleType("clients.keras_task")
     fake.trained = []
 
@@ -93,21 +92,24 @@ def allow(folders, text):
         (folder / "policy.toml").write_text(text + "".join(kept[1:]))
 
 
-@pytest.fixture
-def voters(grid, folders):
+def of_devices(grid, folders, task, weights, timeout):
     direct = grid(clients=CLIENTS, app=lambda partition, mods: client_app)
     direct.apps = dict.fromkeys(range(CLIENTS), answer)
     roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
-    made = FlowerVoters(direct, roster, TASK, WEIGHTS, min_survivors=3, timeout=0.2)
+    made = FlowerVoters(direct, roster, task, weights, min_survivors=3, timeout=timeout)
     made.direct = direct
     return made
 
 
 @pytest.fixture
+def voters(grid, folders):
+    return of_devices(grid, folders, TASK, WEIGHTS, 0.2)
+
+
+@pytest.fixture
 def poll(voters, tmp_path):
     with Ledger(tmp_path / "server.db") as ledger:
-        limits = {Unit.CLIENT: (Limit(1000.0, 1e-5),)}
-        yield Poll(voters, 3, ledger=ledger, dataset="rows", limits=limits)
+        yield Poll(voters, 3, ledger=ledger, dataset="rows", limits={})
 
 
 def counts() -> np.ndarray:
@@ -162,7 +164,7 @@ def test_what_leaves_a_device_is_masked(voters):
 
 def test_a_device_votes_only_if_its_policy_says_so(poll, voters, folders):
     allow(folders[:3], "min_survivors = 3\n")
-    with pytest.raises(ThresholdError, match=r"2 clients.*PolicyError \(3\)"):
+    with pytest.raises(ThresholdError, match=r"2 clients.*3 refused by its policy"):
         poll.labels(QUERIES, GNMax(1.0))
     assert sys.modules["clients.keras_task"].trained == []
 
@@ -171,15 +173,19 @@ def test_votes_beyond_a_devices_budget_are_not_cast(poll, folders):
     allow(folders, POLICY)
     for folder in folders:
         text = (folder / "policy.toml").read_text()
-        (folder / "policy.toml").write_text(f"{text}\nmax_client_epsilon = 1.0\n")
-    with pytest.raises(ThresholdError, match="BudgetError"):
+        (folder / "policy.toml").write_text(f"{text}\n[privacy]\nmax_client_epsilon = 1.0\n")
+    with pytest.raises(ThresholdError, match="budget spent"):
         poll.labels(QUERIES, GNMax(1.0))
     assert sys.modules["clients.keras_task"].trained == []
 
 
-def test_a_poll_beyond_the_servers_budget_sends_nothing(poll, voters):
-    with pytest.raises(BudgetError):
-        poll.labels(QUERIES, Plurality())
+def test_a_poll_beyond_the_servers_budget_sends_nothing(voters, tmp_path):
+    limits = {Unit.CLIENT: (Limit(1.0, 1e-5),)}
+    with Ledger(tmp_path / "server.db") as ledger:
+        limited = Poll(voters, 3, ledger=ledger, dataset="rows", limits=limits)
+        for mechanism in (Plurality(), GNMax(2.0)):
+            with pytest.raises(BudgetError):
+                limited.labels(QUERIES, mechanism)
     assert voters.direct.requests == []
 
 
@@ -206,3 +212,27 @@ def test_a_question_that_is_none_is_refused_by_devices(fields):
     with pytest.raises(ValueError, match="expected"):
         Question.from_fields({**whole, **fields} if fields else {})
     assert Question.from_fields(whole) == Question(3, Kind.COUNT, 1.0)
+
+
+@pytest.mark.slow
+def test_devices_train_on_their_own_rows_and_answer_rightly(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rng = np.random.default_rng(7)
+    rows = []
+    for _ in range(CLIENTS):
+        x = rng.normal(size=(300, 2)).astype(np.float32)
+        y = (x[:, 0] + x[:, 1] > 0).astype(np.int32)
+        rows.append(ClientData(x[:280], y[:280], x[280:], y[280:]))
+    folders = provision(simulated_root(RUN_ID), rows, min_survivors=3)
+    allow(folders, POLICY)
+    model = ModelSpec("mlp", (2,), 2, ())
+    task = dataclasses.replace(
+        TASK, model=model, learning_rate=1.0, sampling_probability=0.5, local_steps=40
+    )
+    weights = [np.zeros((2, 1), np.float32), np.zeros(1, np.float32)]
+    voters = of_devices(grid, folders, task, weights, 60.0)
+    queries = rng.normal(size=(200, 2)).astype(np.float32)
+    tally = voters(queries, Question.of(Plurality(), 2))
+    assert tally.participants == CLIENTS
+    right = tally.sums.argmax(axis=1) == (queries.sum(axis=1) > 0)
+    assert right.mean() > 0.9

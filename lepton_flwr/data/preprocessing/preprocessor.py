@@ -28,6 +28,7 @@ FORMAT, VERSION = "lepton-preprocessor", 1
 PREPROCESSOR_FILE = "preprocessor.json"
 UNSEEN = ("other", "error")
 MAX_JSON = 2**26
+MOST_OTHERS = 4096
 SLOT_BITS = 16  # most leading bits of a hash that name a slot
 
 
@@ -106,7 +107,7 @@ class FittedCategory:
         if len(set(known)) != len(known):
             raise ConfigError(f"column {self.name}: expected each category once")
         check.integer(f"bits of column {self.name}", self.bits, at_least=0, at_most=SLOT_BITS)
-        check.integer(f"others of column {self.name}", self.others, at_least=0, at_most=4096)
+        check.integer(f"others of column {self.name}", self.others, at_least=0, at_most=MOST_OTHERS)
         if not isinstance(self.missing, bool):
             raise ConfigError(f"column {self.name}: missing: expected true or false")
         if self.fill is not None:

@@ -14,7 +14,11 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.config import IMPUTE
 from lepton_flwr.data.preprocessing.columns import Column
-from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
+from lepton_flwr.data.preprocessing.preprocessor import (
+    MOST_OTHERS,
+    FittedCategory,
+    FittedNumber,
+)
 from lepton_flwr.data.preprocessing.questions import (
     NAME_BYTES,
     Bins,
@@ -30,7 +34,6 @@ from lepton_flwr.errors import DataError
 
 PRIVATE_BINS, EXACT_BINS = 64, 1024
 PRIVATE_HASH_BITS = 10
-MOST_OTHERS = 64
 EXACT_HASH_BITS = (12, 9, 9, 9, 9)  # 48 in all
 MAX_DISTINCT = 1024  # hashes that are followed without privacy
 PASSES = 6  # of 1,024 bins: finer than a float
@@ -49,6 +52,7 @@ class Options:
             feature of its own.
         max_categories: most categories of one column that have a feature of their own; the most
             frequent ones.
+        most_others: most features that all other categories share, with privacy.
     """
 
     impute: str = "mean"
@@ -56,10 +60,12 @@ class Options:
     indicators: bool = True
     most_frequent: bool = False
     max_categories: int = 100
+    most_others: int = 64
 
     def __post_init__(self) -> None:
         check.choice("impute", self.impute, IMPUTE)
         check.integer("max_categories", self.max_categories, at_least=1, at_most=1000)
+        check.integer("most_others", self.most_others, at_least=1, at_most=MOST_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
         kept = np.sort(_largest(passed, reply.values[1:], options.max_categories))
-        others = _others(reply, kept)
+        others = _others(reply, kept, options.most_others)
         if not kept.size and (options.most_frequent or others == 1):
             return None  # a feature that is the same for all, or nothing to fill in
         hashed = FittedCategory(
@@ -160,14 +166,14 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
     return (yield from _by_name(column, options, salt))
 
 
-def _others(reply: Reply, kept: np.ndarray) -> int:
-    """How many features the rare categories share: a power of two, 1 to `MOST_OTHERS`.
+def _others(reply: Reply, kept: np.ndarray, most: int) -> int:
+    """How many features the rare categories share: a power of two, 1 to `most`.
 
     So many that, evenly spread, one noise's deviation of records is in each. Their places are
     hashes, which no record tells anything of.
     """
     left = reply.rows - reply.values[0] - reply.values[1:][kept].sum()
-    return 1 << int(math.log2(min(max(left / reply.stddev, 1.0), MOST_OTHERS)))
+    return 1 << int(math.log2(min(max(left / reply.stddev, 1.0), most)))
 
 
 def _by_name(column: Column, options: Options, salt: bytes) -> Search:
