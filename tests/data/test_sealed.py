@@ -10,9 +10,10 @@ from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.sealed import SealedClient, open_rows
-from lepton_flwr.device import DATA_KEY_FILE, SEALED_FILE, Device, provision
+from lepton_flwr.device import DATA_KEY_FILE, SEALED_FILE, Device
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.provision import provision
 
 KEY = DecryptionKey.generate()
 

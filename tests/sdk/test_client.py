@@ -12,12 +12,12 @@ import pytest
 import lepton_flwr
 from lepton_flwr.crypto.errors import EnvelopeError, TamperedChunkError, WrongKeyError
 from lepton_flwr.crypto.files import KeyFileError
-from lepton_flwr.device import ledger_files
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.provision import ledger_files
 from lepton_flwr.sdk import LabelError, OrderError
 from strategies.budgets import LEDGER_FILE
 
@@ -93,11 +93,11 @@ def secret_table():
 
 def test_encrypted_rows_are_ciphertext_in_the_object_and_on_disk(make, tmp_path):
     x, y = secret_table()
-    client = make()
+    client = make(epsilon=100.0)  # few rows are seen through the noise
     client.preprocess_data(x, y)
     features = client._data.clients[0].x_train
     plain = [features[0].tobytes(), features.tobytes()]
-    assert 0 < features[0].sum() < 3  # a category of 64 or more, so that its bytes are its own
+    assert features[0].any()  # so that its bytes are its own
     assert any(found is features for found in reachable(client))
     del features
     client.encrypt_data()

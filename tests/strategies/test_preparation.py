@@ -11,12 +11,13 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenarios import get
-from lepton_flwr.device import Device, provision
+from lepton_flwr.device import Device
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.provision import provision
 from lepton_flwr.runs.artifacts import read_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_noise, with_statistics

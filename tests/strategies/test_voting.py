@@ -12,7 +12,7 @@ from flwr.app import Error, Message
 from clients.client_app import app as client_app
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data.federated import ClientData
-from lepton_flwr.device import Device, provision, simulated_root
+from lepton_flwr.device import Device, simulated_root
 from lepton_flwr.errors import DataError
 from lepton_flwr.inference.ballot import Question
 from lepton_flwr.inference.poll import Poll
@@ -20,6 +20,7 @@ from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Ledger, Limit
 from lepton_flwr.privacy.votes import ConfidentGNMax, GNMax, MeanProbabilities, Plurality
+from lepton_flwr.provision import provision
 from lepton_flwr.secagg.encoding import Kind
 from lepton_flwr.secagg.errors import ThresholdError
 from lepton_flwr.secagg.wire import MASKED
