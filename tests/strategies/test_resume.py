@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -417,7 +418,9 @@ class TestServerApp:
         values = json.loads(about.read_text())
         values["settings"] = {"ledger": str(broken.ledgers), "roster": "/authority.crt"}
         about.write_text(json.dumps(values))
-        app._resume(broken.grid, broken.folder, "", simulated=False)
+        defaults = {"scenario": "smoke", "rounds": 99, "config-file": "", "out": "", "roster": ""}
+        given = {**defaults, "ledger": "", "simulated": False, "resume": str(broken.folder)}
+        app.main(broken.grid, SimpleNamespace(run_id=1, run_config=given))
         assert broken.charged == [1, 2, 3, 4, 5]
         assert broken.summary["rounds_skipped"] == [3]
         assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
