@@ -4,8 +4,9 @@ Nothing here ever comes from the server. A folder holds `identity.pem` and `iden
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
 `data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
-it). Anything missing, malformed or open to changes by other users is refused. Its ledger,
-`ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
+it). Where statistics of all devices shaped the features, `records.sha256` names the records.
+Anything missing, malformed or open to changes by other users is refused. Its ledger, `ledger.db`,
+is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
 lists that it has seen.
 """
 
