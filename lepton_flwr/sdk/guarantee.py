@@ -98,8 +98,8 @@ def of_inputs(basis: Basis, perturbation: Perturbation) -> Guarantee:
             f"{ACCOUNTANT} accountant, whatever is done with them; the perturbed records alone "
             "under replacing a record by any other.",
             "The price: each record hides by itself, so that the model is much less accurate than "
-            'with noise in training, often no better than the most frequent class; mechanism="'
-            f'{TRAINING}" is for models.',
+            "with noise in training; at an epsilon of a few, often no better than the most "
+            f'frequent class. mechanism="{TRAINING}" is for models.',
         ),
     )
 

@@ -21,8 +21,10 @@ from lepton_flwr.privacy.mechanisms import (
     laplace,
     randomized_response,
 )
+from lepton_flwr.sdk.preparation import DEVIATIONS
 from lepton_flwr.sdk.settings import GAUSSIAN, LAPLACE
 
+SPREAD = 1 / DEVIATIONS  # standard deviation of a number among the features
 LABEL_SHARE = 0.4  # of what the statistics leave
 _SLACK = 0.999  # for the grid of the accountant
 _GRID = 2**20
@@ -77,8 +79,8 @@ class Perturbation:
             epsilon: of all releases together.
             delta: likewise.
             beside: what the statistics released, and how often.
-            num_features: d; the radius is what standardized features have, d in L1 and its root in
-                L2 norm, whatever the records are.
+            num_features: d; the radius is the norm of d features of one deviation each, whatever
+                the records are.
             num_classes: of the label.
 
         Raises:
@@ -94,10 +96,10 @@ class Perturbation:
         label = min(left * LABEL_SHARE, 40.0)
         rest = left - label
         if mechanism == LAPLACE:
-            radius, noise = float(num_features), 1 / rest
+            radius, noise = SPREAD * num_features, 1 / rest
         else:
             one = discrete_gaussian(_NOTHING, sensitivity=1.0, epsilon=rest, delta=delta / 2)
-            radius, noise = math.sqrt(num_features), _multiplier(one)
+            radius, noise = SPREAD * math.sqrt(num_features), _multiplier(one)
         return cls(mechanism, radius, noise, label, num_classes)
 
     @property
@@ -109,11 +111,11 @@ class Perturbation:
     def shrinkage(self) -> float:
         """What a perturbed feature is multiplied by: the share of its variance that is no noise.
 
-        For standardized features it makes what is expected of the true one (regression
-        calibration), so that a model of perturbed features fits true ones.
+        It makes what is expected of the true one (regression calibration), so that a model of
+        perturbed features fits true ones.
         """
         variance = self.noise_scale**2 * (2 if self.mechanism == LAPLACE else 1)
-        return 1 / (1 + variance)
+        return SPREAD**2 / (SPREAD**2 + variance)
 
     @property
     def events(self) -> tuple[Event, ...]:
