@@ -4,8 +4,9 @@ Nothing here ever comes from the server. A folder holds `identity.pem` and `iden
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
 `data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
-it). Anything missing, malformed or open to changes by other users is refused. Its ledger,
-`ledger.db`, is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
+it). Where statistics of all devices shaped the features, `records.sha256` names the records.
+Anything missing, malformed or open to changes by other users is refused. Its ledger, `ledger.db`,
+is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
 lists that it has seen.
 """
 
@@ -15,28 +16,24 @@ import re
 import stat
 import tempfile
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lepton_flwr import _validate as check
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
-from lepton_flwr.crypto.authority import LIFETIME, Authority
-from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.crypto.revocation_rules import RevocationRules
-from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
+from lepton_flwr.errors import ConfigError, DataError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.secagg.floors import ClientFloors
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
-    from lepton_flwr.data.sealed import SealedClient
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
@@ -176,7 +173,7 @@ class Device:
                 older than one that this device has seen.
         """
         for path in (folder, folder / POLICY_FILE, folder / ROSTER_FILE):
-            _check_trusted(path)
+            check_trusted(path)
         policy = Policy.read(folder / POLICY_FILE)
         roster = _roster(folder, policy.revocation_rules)
         identity = Identity.load(folder)
@@ -228,7 +225,7 @@ class Device:
         """
         spending = self.policy.spending
         path = Path(spending.ledger) if spending.ledger else self.folder / LEDGER_FILE
-        _check_trusted(path.parent)
+        check_trusted(path.parent)
         return Ledger(path, Path(spending.ledger_head) if spending.ledger_head else None)
 
     def data_digest(self) -> bytes:
@@ -244,7 +241,7 @@ class Device:
         named = self.folder / RECORDS_FILE
         try:
             if os.path.lexists(named):
-                _check_trusted(named)
+                check_trusted(named)
                 digest = bytes.fromhex(named.read_text(encoding="ascii"))
                 if len(digest) != hashlib.sha256().digest_size:
                     raise ValueError
@@ -301,7 +298,7 @@ def find(node_config: Mapping[str, Any], run_id: int) -> Path:
         )
     folder = node_folder(root, partition)
     for path in (root.parent, root, folder):
-        _check_private(path)
+        check_private(path)
     return folder
 
 
@@ -315,112 +312,17 @@ def node_folder(root: Path, number: int) -> Path:
     return root / f"node-{number:04d}"
 
 
-def provision(
-    root: Path,
-    data: "Sequence[ClientData | SealedClient]",
-    *,
-    min_survivors: int,
-    spending: PrivacyPolicy | None = None,
-    ledgers: Path | None = None,
-) -> list[Path]:
-    """Make device folders that trust each other, on one machine.
-
-    They share an authority whose key is forgotten at once: no device can be added later.
-
-    Args:
-        root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each; what is encrypted stays so on disk.
-        min_survivors: what every device's policy says.
-        spending: likewise, of what the data may be spent on.
-        ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
-            that the same data finds its ledger again. None keeps them in the devices' folders.
-
-    Returns:
-        The folders `root/node-0000`, ... in the order of `data`.
-
-    Raises:
-        PolicyError: `root` exists and is not empty, or other users could change it.
-        OutputError: a folder or file cannot be made.
-        ConfigError: `min_survivors` is below 2.
-    """
-    policy = Policy(min_survivors)
-    spending = PrivacyPolicy() if spending is None else spending
-    digests: list[bytes] = []
-    try:
-        root.parent.mkdir(mode=0o700, exist_ok=True)
-        root.mkdir(mode=0o700, exist_ok=True)
-        # Others must not be able to swap `root` for a folder of theirs while keys are written.
-        _check_trusted(root.parent)
-        _check_private(root)
-        if any(root.iterdir()):
-            raise PolicyError(f"{root}: not empty: expected a new folder for the devices")
-        authority = Authority.create("lepton devices")
-        revoked = authority.sign_revocations(1, lifetime=LIFETIME)  # nobody, and nobody can be
-        folders = []
-        for number, rows in enumerate(data):
-            folder = node_folder(root, number)
-            folder.mkdir(mode=0o700)
-            authority.issue(folder.name).save(folder)
-            write_private(folder / ROSTER_FILE, authority.certificate_pem)
-            write_private(folder / LIST_FILE, revoked)
-            file = _place(rows, folder)
-            if rows.records:
-                write_private(folder / RECORDS_FILE, rows.records.hex().encode())
-            own = spending
-            if ledgers is not None:
-                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
-                ledger = ledger_files(ledgers.resolve(), digests)[-1]
-                own = replace(spending, ledger=str(ledger))
-            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
-            write_private(folder / POLICY_FILE, text.encode())
-            folders.append(folder)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
-    return folders
-
-
-def _place(rows: "ClientData | SealedClient", folder: Path) -> Path:
-    """Put a device's data into its folder."""
-    from lepton_flwr.data.sealed import SealedClient
-
-    if not isinstance(rows, SealedClient):
-        rows.save(folder / DATA_FILE)
-        return folder / DATA_FILE
-    write_private(folder / SEALED_FILE, rows.content)
-    rows.key.save(folder / DATA_KEY_FILE)
-    return folder / SEALED_FILE
-
-
 def _roster(folder: Path, rules: RevocationRules) -> Roster:
     authorities, path = (folder / ROSTER_FILE).read_bytes(), folder / LIST_FILE
     if not rules.required and not path.exists():
         return Roster.of_authority(authorities)
-    _check_trusted(path)
+    check_trusted(path)
     roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
     remember(folder, roster.lists)
     return roster
 
 
-def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
-    """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
-
-    Args:
-        folder: that holds them.
-        digests: of the devices' data, in the order of the devices.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    names: Counter[str] = Counter()
-    files = []
-    for digest in digests:
-        name = digest.hex()[:32]
-        names[name] += 1  # two devices with the same rows are still two
-        files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
-    return files
-
-
-def _check_private(path: Path) -> None:
+def check_private(path: Path) -> None:
     """Refuse what is not a folder of this user's that nobody else can open."""
     status = _status(path)
     mode = stat.S_IMODE(status.st_mode)
@@ -431,7 +333,7 @@ def _check_private(path: Path) -> None:
         )
 
 
-def _check_trusted(path: Path) -> None:
+def check_trusted(path: Path) -> None:
     """Refuse what another user (but root) could replace or change."""
     status = _status(path)
     mode = stat.S_IMODE(status.st_mode)

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.identity import ROSTER_FILE
-from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY, provision
+from lepton_flwr.device import FOLDER_KEY, PARTITION_KEY
 from lepton_flwr.errors import FederationError
+from lepton_flwr.provision import provision
 from simulations.loopback import Federation, NodeConfig, environment
 from simulations.processes import Processes, termination_as_exit
 

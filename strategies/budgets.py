@@ -74,6 +74,8 @@ class Budgets:
             population = digest(_POPULATION, text)
         self._dataset = ledger.dataset(population)
         self._reserved: int | None = None
+        # Rounds of this run that servers before this one have charged.
+        self.charged_before = 0
 
     @classmethod
     def open(
@@ -118,7 +120,9 @@ class Budgets:
                     f"{path}: does not hold what the run had charged: it is another ledger or an "
                     "older copy; restore the newest"
                 )
-            return cls(ledger, config, run, population)
+            budgets = cls(ledger, config, run, population)
+            budgets.charged_before = budgets._last_charged()
+            return budgets
         except BaseException:
             ledger.close()
             raise
@@ -203,14 +207,11 @@ class Budgets:
             limits = {unit: (budget.limit,) for unit, budget in self.budgets.items()}
             self._reserved = self._ledger.reserve(self._charges(), limits, f"{self._label}{number}")
 
-    @property
-    def last_charged(self) -> int:
-        """The greatest number of a round of this run that was charged; 0 for none."""
+    def _last_charged(self) -> int:
+        """The greatest number of a round that was charged under this run's name; 0 for none."""
         label = self._label
-        runs = [entry.run for entry in self._ledger.history()]
-        return max(
-            (int(run.removeprefix(label)) for run in runs if run.startswith(label)), default=0
-        )
+        rounds = (entry.run for entry in self._ledger.history() if entry.run.startswith(label))
+        return max((int(run.removeprefix(label)) for run in rounds), default=0)
 
     def settle(self) -> None:
         """The round that was charged has ended."""
@@ -251,7 +252,7 @@ class Budgets:
             self.epsilon(unit, rounds),
             budget.limit.delta,
             budget.mechanism,
-            self.last_charged + rounds,
+            self.charged_before + rounds,
             assumptions=assumptions,
             epsilon_before=before,
             statistics=self._statistics if unit is Unit.RECORD else None,

@@ -150,7 +150,7 @@ class _Server:
     def run(self) -> None:
         """Everything from the start to the end; the observer hears of both."""
         config, privacy = self._config, self._config.dp
-        left = config.rounds - max(len(self._rounds.records), self._budgets.last_charged)
+        left = config.rounds - max(len(self._rounds.records), self._budgets.charged_before)
         affordable = self._budgets.affordable(max(left, 0))
         self._observer.run_started(
             RunStart(
@@ -192,7 +192,7 @@ class _Server:
 
     def _lose_unfinished(self) -> None:
         """Rounds that were charged and are in no checkpoint: they stay charged, and are over."""
-        while len(self._rounds.records) < self._budgets.last_charged:
+        while len(self._rounds.records) < self._budgets.charged_before:
             record = self._rounds.lose()
             self._save()
             self._observer.round_finished(record, self._weights)

@@ -16,11 +16,12 @@ from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
 from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.data.tables import FederatedTables
-from lepton_flwr.device import WHOLE, ledger_files
+from lepton_flwr.device import WHOLE
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import Event, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.provision import ledger_files
 from lepton_flwr.runs.artifacts import read_preprocessor, recipients_of, write_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_floor, with_noise, with_statistics

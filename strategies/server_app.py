@@ -23,8 +23,9 @@ from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import provision, simulated_root
+from lepton_flwr.device import simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.provision import provision
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read

@@ -19,10 +19,10 @@ from lepton_flwr.device import (
     Device,
     Policy,
     node_folder,
-    provision,
     simulated_root,
 )
 from lepton_flwr.errors import ConfigError, DataError, OutputError, PolicyError
+from lepton_flwr.provision import provision
 
 
 class Rows:

@@ -1,6 +1,7 @@
 """Files that hold a secret: never readable by others, never replaced in silence."""
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -15,17 +16,24 @@ class KeyFileError(PrivacyError):
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Create `path`, mode 0600 from its first moment, with `content`.
+    """Create `path`, mode 0600, with `content`: it appears whole or not at all.
 
     Raises:
         KeyFileError: the path exists (a symbolic link counts) or cannot be created.
     """
+    beside = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(beside, path)  # unlike a rename it replaces nothing
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise KeyFileError(f"{path.name}: cannot create the key file: {error.strerror}") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
 
 
 def read_private(path: Path) -> bytes:

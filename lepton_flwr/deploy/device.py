@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from simulations.processes import Processes, termination_as_exit
 SUPERNODE = "supernode"
 LOGS, FLOWER_HOME, TRUSTED_FILE = "logs", "flower", "trusted.yaml"
 CONNECT_SECONDS = 10.0
+PROBE_SECONDS = 60.0
 # Flower's exit codes for a bad key, bad arguments and bad certificates.
 FATAL = frozenset({302, 303, 304, 600, 602, 603, 604} | {2})
 NOT_ACTIVATED = 305
 _JOINED = "SuperNode ID:"
-_LOST, _BACK = "Connection attempt failed", "Connection successful after"
 _NOT_LET_IN = (
     "the server does not know this device's node.key, or still counts the device as online, as it "
     "does for about a minute after a sudden end"
@@ -114,8 +115,10 @@ class _SuperNode:
     def __init__(self, folder: Path, server: Address) -> None:
         self._folder = folder
         self._server = server
+        self._due: float | None = None  # when to try the server again; None before it has joined
 
     def prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
+        self._due = None
         folder, authority = self._folder, self._folder / tls.AUTHORITY_FILE
         check(folder)  # it may have ended, or been revoked, since the last start
         try_server(self._server, authority)
@@ -133,9 +136,18 @@ class _SuperNode:
         return command, {"FLWR_HOME": str(folder / FLOWER_HOME)}
 
     def look(self, added: str, up: bool) -> bool:
-        for line in added.splitlines():
-            up = _JOINED in line or _BACK in line or (up and _LOST not in line)
-        return up
+        if _JOINED in added:
+            self._due = time.monotonic() + PROBE_SECONDS
+            return True
+        # What it prints of lost connections does not tell the server's from those within it.
+        if self._due is None or time.monotonic() < self._due:
+            return up
+        self._due = time.monotonic() + PROBE_SECONDS
+        try:
+            try_server(self._server, self._folder / tls.AUTHORITY_FILE)
+        except FederationError:
+            return False
+        return True
 
     def explain(self, code: int) -> str:
         return _NOT_LET_IN if code == NOT_ACTIVATED else ""

@@ -1,6 +1,7 @@
 """A run's state as a terminal view: `lepton watch`."""
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,8 @@ def view(state: RunState, name: str, now: float) -> RenderableType:
     """
     parts: list[RenderableType] = [Text(_title(state, name), style="bold")]
     if state.rounds:
-        parts.append(ProgressBar(total=state.rounds, completed=len(state.records), width=60))
+        bar = ProgressBar(total=state.rounds, completed=len(state.records), width=60)
+        parts.append(Padding(bar, (0, 0, 0, 0)))
     parts.append(_facts(state, now))
     if state.records:
         parts.append(_rounds(state))
@@ -62,6 +64,10 @@ def _facts(state: RunState, now: float) -> Table:
         add("failed this round", _counted(state.failures))
     if failed := _counted(state.all_failures):
         add("failed in all", failed)
+    if state.records:
+        seconds = state.records[-1].seconds
+        known = [f"{phase} {duration(seconds[phase])}" for phase in PHASES if phase in seconds]
+        add("last round", ", ".join(known))
     add("time", duration(max(state.updated - state.began, 0.0)))
     if state.status == RUNNING:
         add("last event", f"{duration(max(now - state.updated, 0.0))} ago")
@@ -73,18 +79,11 @@ def _counted(failures: "dict[str, int]") -> str:
 
 
 def _rounds(state: RunState) -> Table:
-    records = state.records[-SHOWN:]
-    phases = [phase for phase in PHASES if any(r.seconds.get(phase) for r in records)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("round", "loss", "accuracy", "AUC", "epsilon", "in the sum", "lost"):
+    for column in ("round", "loss", "accuracy", "AUC", "epsilon", "in the sum", "lost", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    for phase in phases:
-        table.add_column(f"{phase}, s", justify="right", no_wrap=True)
-    for record in records:
-        table.add_row(
-            *_cells(record), *(plain(record.seconds.get(phase)) for phase in phases),
-            style="" if record.status == "ok" else "yellow",
-        )  # fmt: skip
+    for record in state.records[-SHOWN:]:
+        table.add_row(*_cells(record), style="" if record.status == "ok" else "yellow")
     return table
 
 
@@ -99,4 +98,5 @@ def _cells(record: RoundRecord) -> list[str]:
         " / ".join(epsilons) or UNKNOWN,
         f"{record.survivors} of {record.participants}" if record.status == "ok" else "skipped",
         str(sum(record.failures.values()) or ""),
+        duration(sum(record.seconds.values())),
     ]

@@ -1,5 +1,6 @@
 """`LeptonClient`: one object that does everything, in the order of its methods."""
 
+import contextlib
 import enum
 import webbrowser
 from dataclasses import replace
@@ -57,7 +58,7 @@ class LeptonClient:
     Nothing but secure sums leaves it.
 
     Args:
-        participants: how many; None is 5, or all values of the column `by`.
+        participants: how many, 3 or more; None is 3, or all values of the column `by`.
         partition: "iid", "dirichlet", "shards", "quantity", or "natural" with `by`.
         by: column (name or position) whose values are the participants; it is no feature.
         alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
@@ -150,17 +151,16 @@ class LeptonClient:
         self._expect(Stage.preprocess_data)
         settings = self._settings
         model_to = self._store.models().recipient.to_text()
-        if self.folder is None:
-            self.folder = new_folder(Path(settings.out), FOLDER_NAME)
-        with bar("preprocessing", settings.progress) as progress:
-            self._data, self._basis = prepare(
-                settings,
-                X,
-                y,
-                self.folder,
-                model_to=model_to,
-                progress=progress,
-            )
+        folder = self.folder or new_folder(Path(settings.out), FOLDER_NAME).resolve()
+        try:
+            with bar("preprocessing", settings.progress) as progress:
+                self._data, self._basis = prepare(
+                    settings, X, y, folder, model_to=model_to, progress=progress
+                )
+        finally:
+            with contextlib.suppress(OSError):  # what was charged stays known
+                folder.rmdir()
+            self.folder = folder if folder.exists() else None
         self._stage = Stage.preprocess_data
 
     def encrypt_data(self) -> None:

@@ -20,7 +20,7 @@ MECHANISMS = (TRAINING, LAPLACE, GAUSSIAN)
 LEARNING_RATE = 8.0  # of training with noise, by plain gradient descent
 PERTURBED_LEARNING_RATE = 0.05  # of training on perturbed rows, by Adam
 LINEAR = "linear"
-DEFAULT_PARTICIPANTS = 5
+DEFAULT_PARTICIPANTS = 3
 DEFAULT_STORE = Path("~/.lepton")
 LARGEST_DELTA = 1e-5
 
@@ -115,7 +115,8 @@ class Settings:
     @property
     def store(self) -> Path:
         """Folder of the keys."""
-        return Path(DEFAULT_STORE if self.key_store is None else self.key_store).expanduser()
+        store = DEFAULT_STORE if self.key_store is None else self.key_store
+        return Path(store).expanduser().absolute()
 
     @property
     def hidden_units(self) -> tuple[int, ...]:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lepton_flwr.device import ledger_files
 from lepton_flwr.privacy.events import Event, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
+from lepton_flwr.provision import ledger_files
 from lepton_flwr.sdk.preparation import Basis
 
 

@@ -19,7 +19,9 @@ from lepton_flwr.training.rules import rules_of
 from lepton_flwr.training.vectorized import VectorizedEngine
 
 log = logging.getLogger(__name__)
-_LARGEST_FORMED = 2**20  # entries of one example's gradient of one variable, kept for a batch
+_LARGEST_FORMED = 2**20  # entries of one example's gradient of one variable, formed at all
+_FEW = 2**13  # with more, a batch's gradients are formed in pieces
+_PIECE = 2**18  # entries of a piece, one mebibyte
 
 
 class BookkeepingEngine(GradientEngine):
@@ -114,6 +116,8 @@ def _quickest(part: Contribution) -> Contribution:
     positions, entries = part.a.shape[-2], 1
     for size in (*part.a.shape[1:-2], part.a.shape[-1], part.g.shape[-1]):
         entries *= size
+    if entries > _FEW:
+        part = replace(part, piece=max(_PIECE // entries, 1))
     if positions is None or entries > _LARGEST_FORMED:
         return ghost if entries > _LARGEST_FORMED else part
 

@@ -154,6 +154,8 @@ class Outer(Contribution):
         arrange: brings (..., fan-in, fan-out), per example or summed, into that shape; the number
             of leading batch axes is its second argument. None reshapes.
         ghost: whether norms are computed without forming the gradients.
+        piece: for norms, the gradients of so many examples are formed at a time, and formed anew
+            for the sum; None forms them all, once.
     """
 
     a: tf.Tensor
@@ -161,6 +163,7 @@ class Outer(Contribution):
     shape: tuple[int, ...]
     arrange: Callable[[tf.Tensor, int], tf.Tensor] | None = None
     ghost: bool = False
+    piece: int | None = None
 
     def squared_norms(self) -> tf.Tensor:
         """See `Contribution`.
@@ -171,7 +174,7 @@ class Outer(Contribution):
         if self._single:
             return squares(self.a) * squares(self.g)
         if not self.ghost:
-            return squares(self._products)
+            return squares(self._products) if self.piece is None else self._norms_in_pieces()
         a, g = wide(self.a), wide(self.g)
         products = tf.matmul(a, a, transpose_b=True) * tf.matmul(g, g, transpose_b=True)
         lengths = tf.sqrt(tf.reduce_sum(a * a, axis=-1) * tf.reduce_sum(g * g, axis=-1))
@@ -183,13 +186,17 @@ class Outer(Contribution):
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         """See `Contribution`."""
-        if not self._single and not self.ghost:
+        if not self._single and not self.ghost and self.piece is None:
             formed = self._products
             flat = tf.reshape(formed, [-1, math.prod(formed.shape[1:])])
             total = tf.linalg.matvec(flat, tf.cast(weights, flat.dtype), transpose_a=True)
             return self._arranged(tf.reshape(total, formed.shape[1:]), 0)
         a, g = wide(self.a), wide(self.g)
-        g = g * tf.reshape(tf.cast(weights, g.dtype), [-1] + [1] * (g.shape.rank - 1))
+        weights = tf.reshape(tf.cast(weights, g.dtype), [-1] + [1] * (g.shape.rank - 1))
+        if a.shape[-1] < g.shape[-1]:  # the smaller one is copied
+            a = a * weights
+        else:
+            g = g * weights
         groups = a.shape[1:-2]
         if groups.rank:  # batch and positions side by side, in each group
             order = [*range(1, a.shape.rank - 2), 0, a.shape.rank - 2, a.shape.rank - 1]
@@ -207,6 +214,22 @@ class Outer(Contribution):
         a, scale_a = _unit(self.a)
         g, scale_g = _unit(self.g)
         return replace(self, a=a, g=g), scale_a * scale_g
+
+    def _norms_in_pieces(self) -> tf.Tensor:
+        rows = tf.shape(self.a)[0]
+
+        def add(start: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            a, g = (wide(part[start : start + self.piece]) for part in (self.a, self.g))
+            norms = squares(tf.matmul(a, g, transpose_a=True))
+            return start + self.piece, found.write(found.size(), norms)
+
+        found = tf.TensorArray(
+            tf.float64, 0, dynamic_size=True, infer_shape=False, element_shape=[None]
+        )
+        _, found = tf.while_loop(
+            lambda start, _: start < rows, add, (0, found), parallel_iterations=1
+        )
+        return found.concat()
 
     @property
     def _single(self) -> bool:

@@ -42,14 +42,22 @@ def measure_all(
     chosen = names or [name for name in PAGES if name in SCENARIOS]
     for way_key in only or ():
         choice("--only", way_key, KEYS)
+    failed: list[str] = []
     for scenario, way in list(missing(store, chosen, seed)):
         if only and way.key not in only:
             continue
-        found = measure(scenario, way, seed, shlex.split(under))
+        try:
+            found = measure(scenario, way, seed, shlex.split(under))
+        except LeptonError as error:
+            failed.append(f"{scenario} {way.key}")
+            typer.echo(f"error: {error}", err=True)
+            continue
         store.put(scenario, way, seed, found)
         write(store, docs)
         typer.echo(f"{found['command']}: {found['accuracy']}, AUC {found['auc']}")
     write(store, docs)
+    if failed:
+        raise LeptonError(f"not measured: {', '.join(failed)}; the same command tries them again")
 
 
 @app.command()

@@ -59,7 +59,7 @@ def page(store: Store, name: str) -> str:
         skipped=sum(len(one["rounds_skipped"]) for one in _runs(found)),
         sent=_sent(found),
         seeds=_seeds(found),
-        rows=[_row(way, found[way.key]) for way in WAYS],
+        rows=[_row(name, way, found[way.key]) for way in WAYS],
         picture=bool(_drawn(store, name)),
     )
 
@@ -146,17 +146,17 @@ def _sent(found: dict[str, list[Measurement]]) -> str:
     return size(max(sent)) if sent else UNKNOWN
 
 
-def _row(way: Way, found: Sequence[Measurement]) -> dict[str, str]:
+def _row(name: str, way: Way, found: Sequence[Measurement]) -> dict[str, str]:
     epsilons = [e for one in found if (e := one.get("epsilon_record")) is not None]
     seconds = [one["seconds"] for one in found]
-    command = _first(found).get("command", "")
+    command = _first(found).get("command", " ".join(way.command(name, 1)))
     return {
         "title": way.title,
         "accuracy": _spread(found, "accuracy"),
         "auc": _spread(found, "auc"),
         "spent": spent(max(epsilons)) if epsilons else UNKNOWN,
         "seconds": duration(mean(seconds)) if seconds else "not measured",
-        "command": f"`{command}`" if command else "",
+        "command": f"`{command}`",
     }
 
 

@@ -39,8 +39,9 @@ Several seeds: mean (lowest to highest). A seed
 
 - The central network takes as many steps of the same optimizer, on batches of the same share of
   all rows. The trees are scikit-learn's, untuned, on the same features. Both see all rows in one place.
-- Time is that of the run on two cores that other work shared, without starting Python and the
-  simulation engine; of training alone for the central ones. Compare it roughly.
+- Time is that of the run, without starting Python and the simulation engine; of training alone for
+  the central ones. Two cores that much other work shared made equal runs take one to ten times as
+  long: it says little.
 
 `python -m simulations.results measure {{ name }}` measures this page anew once its numbers are
 removed from [measured.json](measured.json).

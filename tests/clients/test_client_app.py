@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lepton_flwr.device import FOLDER_KEY, provision
+from lepton_flwr.device import FOLDER_KEY
 from lepton_flwr.errors import PolicyError
+from lepton_flwr.provision import provision
 from lepton_flwr.secagg.floors import ClientFloors
 
 

@@ -1,13 +1,12 @@
 """`lepton predict` on a model of one weight, so that every answer can be computed by hand."""
 
 import csv
-import sys
+import functools
 
 import numpy as np
 import pytest
 import tomli_w
 
-from lepton_flwr import cli
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.preprocessing import Preprocessor
@@ -26,18 +25,8 @@ PASSPHRASE = "correct horse battery"  # noqa: S105 - of a key that is made here
 
 
 @pytest.fixture
-def lepton(monkeypatch, capsys, tmp_path):
-    """Run the command in a folder of its own; returns exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lepton", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
+def predict(lepton):
+    return functools.partial(lepton, "predict")
 
 
 def write_table(path, rows, header=HEADER):
@@ -88,9 +77,9 @@ def predictions(path):
         return list(csv.DictReader(file))
 
 
-def test_rows_get_the_models_probabilities(lepton, health, tmp_path):
+def test_rows_get_the_models_probabilities(predict, health, tmp_path):
     table = write_table(tmp_path / "rows.csv", ROWS)
-    code, out, err = lepton(health(), table, "--out", "answers.csv")
+    code, out, err = predict(health(), table, "--out", "answers.csv")
     assert (code, err) == (0, "")
     assert "3 predictions" in out
     assert "no column 'death'" in out
@@ -103,32 +92,32 @@ def test_rows_get_the_models_probabilities(lepton, health, tmp_path):
     assert not (tmp_path / "answers.png").exists()
 
 
-def test_with_the_answers_it_says_how_right_it_is(lepton, health, tmp_path):
+def test_with_the_answers_it_says_how_right_it_is(predict, health, tmp_path):
     rows = [f"{row},{death}" for row, death in zip(ROWS, (1, 0, 0), strict=True)]
     table = write_table(tmp_path / "rows.csv", rows, f"{HEADER},death")
-    code, out, _ = lepton(health(), table)
+    code, out, _ = predict(health(), table)
     assert code == 0
     assert "accuracy 0.667, AUC 1.000" in out
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_encrypted_model_opens_with_the_key_of_a_recipient(lepton, health, tmp_path, key):
+def test_an_encrypted_model_opens_with_the_key_of_a_recipient(predict, health, tmp_path, key):
     table = write_table(tmp_path / "rows.csv", ROWS)
     folder = health([key.recipient])
     key.save(tmp_path / "alice.key")
-    code, _, err = lepton(folder, table, "--key", "alice.key")
+    code, _, err = predict(folder, table, "--key", "alice.key")
     assert (code, err) == (0, "")
     assert [row["prediction"] for row in predictions(tmp_path / "predictions.csv")] == list("101")
 
 
-def test_a_key_behind_a_passphrase_asks_for_it(lepton, health, tmp_path, key, monkeypatch):
+def test_a_key_behind_a_passphrase_asks_for_it(predict, health, tmp_path, key, monkeypatch):
     table = write_table(tmp_path / "rows.csv", ROWS)
     folder = health([key.recipient])
     key.save(tmp_path / "alice.key", PASSPHRASE)
     monkeypatch.setenv("LEPTON_PASSPHRASE", PASSPHRASE)
-    assert lepton(folder, table, "--key", "alice.key")[0] == 0
+    assert predict(folder, table, "--key", "alice.key")[0] == 0
     monkeypatch.setenv("LEPTON_PASSPHRASE", "another one, wrong")
-    code, _, err = lepton(folder, table, "--key", "alice.key")
+    code, _, err = predict(folder, table, "--key", "alice.key")
     assert code == 3
     assert "wrong passphrase" in err
 
@@ -142,27 +131,27 @@ def refused(outcome, *words):
         assert word in err
 
 
-def test_a_wrong_or_missing_key_is_named(lepton, health, tmp_path, key):
+def test_a_wrong_or_missing_key_is_named(predict, health, tmp_path, key):
     table = write_table(tmp_path / "rows.csv", ROWS)
     folder = health([key.recipient])
-    refused(lepton(folder, table), "encrypted", "--key")
+    refused(predict(folder, table), "encrypted", "--key")
     DecryptionKey.generate().save(tmp_path / "eve.key")
-    refused(lepton(folder, table, "--key", "eve.key"), "not encrypted for key")
-    refused(lepton(folder, table, "--key", "none.key"), "none.key")
+    refused(predict(folder, table, "--key", "eve.key"), "not encrypted for key")
+    refused(predict(folder, table, "--key", "none.key"), "none.key")
     envelope = folder / "model.keras.lepton"
     content = bytearray(envelope.read_bytes())
     content[-1] ^= 1
     envelope.write_bytes(content)
     key.save(tmp_path / "alice.key")
-    refused(lepton(folder, table, "--key", "alice.key"), "chunk")
+    refused(predict(folder, table, "--key", "alice.key"), "chunk")
     assert not (tmp_path / "predictions.csv").exists()
 
 
-def test_rows_that_cannot_be_used_are_named(lepton, health, tmp_path):
+def test_rows_that_cannot_be_used_are_named(predict, health, tmp_path):
     folder, path = health(), tmp_path / "rows.csv"
 
     def on(rows, header=HEADER):
-        return lepton(folder, write_table(path, rows, header))
+        return predict(folder, write_table(path, rows, header))
 
     refused(on([], HEADER), "no rows")
     refused(on(["1,F"], "age,sex"), "missing column", "sample.yr")
@@ -171,42 +160,42 @@ def test_rows_that_cannot_be_used_are_named(lepton, health, tmp_path):
     refused(on([*ROWS, "90,X,1997,1,1,,0"]), "sex", "1 of 4", "--unseen other")
     refused(on([*ROWS, "90,F,1997,1,1,,0,7,7"]), "rows of different lengths")
     refused(on([f"{ROWS[0]},7"], f"{HEADER},death"), "labels are none of 0, 1")
-    refused(lepton(folder, tmp_path / "none.csv"), "none.csv", "No such file")
+    refused(predict(folder, tmp_path / "none.csv"), "none.csv", "No such file")
     path.write_text("")
-    refused(lepton(folder, path), "names every column")
+    refused(predict(folder, path), "names every column")
     assert not (tmp_path / "predictions.csv").exists()
 
 
-def test_unseen_categories_are_taken_as_other_if_asked(lepton, health, tmp_path):
+def test_unseen_categories_are_taken_as_other_if_asked(predict, health, tmp_path):
     table = write_table(tmp_path / "rows.csv", [*ROWS, "90,X,1997,1,1,,0"])
-    assert lepton(health(), table, "--unseen", "other")[0] == 0
+    assert predict(health(), table, "--unseen", "other")[0] == 0
     assert len(predictions(tmp_path / "predictions.csv")) == 4
 
 
-def test_what_is_no_run_is_named(lepton, health, tmp_path):
+def test_what_is_no_run_is_named(predict, health, tmp_path):
     table = write_table(tmp_path / "rows.csv", ROWS)
     folder = health()
-    refused(lepton(tmp_path / "nothing", table), "expected a run's folder")
-    refused(lepton(folder, table, "--out", table), "--out")
-    refused(lepton(folder, table, "--unseen", "ignore"), "--unseen")
+    refused(predict(tmp_path / "nothing", table), "expected a run's folder")
+    refused(predict(folder, table, "--out", table), "--out")
+    refused(predict(folder, table, "--unseen", "ignore"), "--unseen")
     (folder / "config.toml").rename(tmp_path / "config.toml")
-    refused(lepton(folder, table), "config.toml beside it")
+    refused(predict(folder, table), "config.toml beside it")
     (folder / "config.toml").write_text('scenario = "customers"\n')
-    refused(lepton(folder, table), "outputs")
+    refused(predict(folder, table), "outputs")
     (folder / "config.toml").write_text('scenario = "credit"\n')
     credit = "Seniority,Home,Time,Age,Marital,Records,Job,Expenses,Income,Assets,Debt,Amount,Price"
     loan = "9,rent,60,30,married,no,freelance,73,129,0,0,800,846"
-    refused(lepton(folder, write_table(table, [loan], credit)), "rows of shape (29,)", "(9,)")
+    refused(predict(folder, write_table(table, [loan], credit)), "rows of shape (29,)", "(9,)")
     (folder / "config.toml").write_text('scenario = "image"\n')
-    refused(lepton(folder, table), "preprocessor.json")
+    refused(predict(folder, table), "preprocessor.json")
     (tmp_path / "config.toml").replace(folder / "config.toml")
     (folder / "model.keras").write_bytes(b"PK")
-    refused(lepton(folder, table), "no Keras model")
+    refused(predict(folder, table), "no Keras model")
 
 
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_run_on_a_users_table_predicts_by_its_preprocessor(
-    lepton, tmp_path, weighted, key, sealed
+    predict, tmp_path, weighted, key, sealed
 ):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -224,11 +213,13 @@ def test_a_run_on_a_users_table_predicts_by_its_preprocessor(
     with_key = ["--key", "alice.key"] if sealed else []
     table = tmp_path / "rows.csv"
     write_table(table, ["150,Oslo,yes", ",Bergen,no", "20,Oslo,no"], "income,town,bad")
-    code, out, err = lepton(folder, table, *with_key)
+    code, out, err = predict(folder, table, *with_key)
     assert (code, err) == (0, "")
     assert "accuracy 1.000" in out
     assert [r["prediction"] for r in predictions(tmp_path / "predictions.csv")] == [
         "yes", "no", "no",
     ]  # fmt: skip
-    refused(lepton(folder, write_table(table, ["1,Rome,no"], "income,town,bad"), *with_key), "town")
-    refused(lepton(folder, write_table(table, ["1,Oslo,?"], "income,town,bad"), *with_key), "bad")
+    refused(
+        predict(folder, write_table(table, ["1,Rome,no"], "income,town,bad"), *with_key), "town"
+    )
+    refused(predict(folder, write_table(table, ["1,Oslo,?"], "income,town,bad"), *with_key), "bad")

@@ -133,6 +133,7 @@ def test_a_recipients_file_that_cannot_be_read_is_refused(tmp_path):
         ("rsa-3072", bytes.fromhex("300c 3005 06032a0304 0303 000000")),  # unknown algorithm
         ("rsa-3072", spki(ec.generate_private_key(ec.SECP256R1()))),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_an_unfit_public_key_is_refused(suite, public):
     with pytest.raises(RecipientError, match=suite):

@@ -51,6 +51,8 @@ def test_tails_have_their_mass_and_shape(draws):
         count = int((np.abs(draws) > bound).sum())
         p = 2 * stats.norm.sf(bound)
         assert stats.binomtest(count, draws.size, p).pvalue > ALARM / 8
+    beyond = draws[np.abs(draws) > radius]
+    assert stats.binomtest(int((beyond > 0).sum()), beyond.size).pvalue > ALARM / 8
     tail = ziggurat._tail(CipherStream(bytes(32)), 200_000)
     assert tail.min() > radius
     law = stats.truncnorm(radius, np.inf)

@@ -107,6 +107,11 @@ def test_the_story_does_not_hide_that_privacy_was_off(runs):
 
     told = report.story(runs.history(4, change=off, record=False))
     assert "Differential privacy was off" in told
+    history = runs.history(4, change=off, record=False)
+    start = dataclasses.replace(history.start, private_inputs=True)
+    told = report.story(dataclasses.replace(history, start=start))
+    assert "Differential privacy was off" not in told
+    assert "made private before training" in told
 
 
 def test_skipped_rounds_are_in_the_story(runs):

@@ -33,7 +33,7 @@ def state(tmp_path, runs):
 
 
 def shown(state, now=None):
-    console = Console(file=io.StringIO(), width=140)
+    console = Console(file=io.StringIO(), width=80)
     console.print(view(state, "20260101-120000-smoke", state.updated + 2 if now is None else now))
     return console.file.getvalue()
 
@@ -55,8 +55,9 @@ def test_the_view_says_what_an_operator_asks(state):
     assert "1 out of memory" in page
     assert "1 timed out" in page
     assert "2.0 s ago" in page
-    for figure in ("0.703", "0.633", "0.667", "28 of 29", "train, s"):
+    for figure in ("0.703", "0.633", "0.667", "28 of 29", "keys 0.1 s, train 2.0 s"):
         assert figure in page
+    assert "…" not in page  # it fits eighty columns
 
 
 def test_the_view_of_a_run_that_ended_waits_for_nobody(state):

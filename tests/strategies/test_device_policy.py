@@ -19,10 +19,11 @@ from lepton_flwr import code
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data.federated import ClientData
-from lepton_flwr.device import Device, provision, simulated_root
+from lepton_flwr.device import Device, simulated_root
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.policy import CLIENT_NOISE, PrivacyPolicy
+from lepton_flwr.provision import provision
 from lepton_flwr.training.models import ModelSpec
 from lepton_flwr.training.task import Task
 from strategies.secure_aggregation import SecureAggregation

@@ -11,16 +11,23 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenarios import get
-from lepton_flwr.device import Device, provision
-from lepton_flwr.errors import ConfigError
+from lepton_flwr.device import Device
+from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.provision import provision
 from lepton_flwr.runs.artifacts import read_preprocessor
 from strategies.budgets import Budgets
 from strategies.federate import with_noise, with_statistics
-from strategies.preparation import DEVICES, prepare, spending_policy
+from strategies.preparation import (
+    DEVICES,
+    prepare,
+    prepare_again,
+    run_name,
+    spending_policy,
+)
 
 SITES = 3
 
@@ -156,6 +163,18 @@ def test_a_configuration_with_statistics_repeats_with_the_same_noise(run):
     assert again.dp == first.dp
 
 
+def test_a_named_population_has_an_account_of_its_own(run, tmp_path):
+    made = run()
+    for name in (b"a" * 32, b"b" * 32):
+        with contextlib.closing(
+            Budgets.open(tmp_path / "named", made.config, "run", population=name)
+        ) as budgets:
+            assert budgets.epsilon(Unit.RECORD) == 0
+            with budgets.statistics():
+                pass
+            assert budgets.epsilon(Unit.RECORD) > 0
+
+
 def test_public_ranges_for_all_columns_need_no_statistics(run, csv, tmp_path):
     csv.write_text("age,site,ill\n" + "".join(f"{i % 70},s{i % 3},{i % 2}\n" for i in range(300)))
     made = run(data={"ranges": {"age": [0, 100]}})
@@ -189,3 +208,28 @@ def test_a_run_for_recipients_leaves_no_preprocessor_in_clear(run, tmp_path):
     folder = tmp_path / "one"
     assert [path.name for path in folder.glob("*.json*")] == [f"{PREPROCESSOR_FILE}.lepton"]
     assert read_preprocessor(folder, lambda: key) is not None
+
+
+OFF = {"record": {"enabled": False}}
+
+
+def test_a_run_that_goes_on_has_the_data_that_it_began_with(run, tmp_path, monkeypatch):
+    made = run(dp=OFF)
+    monkeypatch.setattr("strategies.preparation.fit", None)  # nothing is asked again
+    again = prepare_again(made.config, tmp_path / "one")
+    assert len(again.clients) == SITES
+    for one, two in zip(made.data.clients, again.clients, strict=True):
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_a_run_without_its_preprocessor_does_not_go_on(run, tmp_path):
+    made = run(dp=OFF)
+    (tmp_path / "one" / PREPROCESSOR_FILE).unlink()
+    with pytest.raises(DataError, match="would spend again"):
+        prepare_again(made.config, tmp_path / "one")
+
+
+def test_two_runs_have_two_names_in_the_ledgers_wherever_their_folders_are(tmp_path):
+    config = RunConfig(scenario="csv")
+    assert len({run_name(config, tmp_path / "one") for _ in range(100)}) == 100

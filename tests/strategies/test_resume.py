@@ -2,16 +2,19 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from lepton_flwr.config import RunConfig
+from lepton_flwr.config import OutputConfig, RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import Unit, epsilon_of
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
@@ -27,6 +30,7 @@ from lepton_flwr.training.models import ModelSpec
 from strategies import federate as module
 from strategies.budgets import LEDGER_FILE
 from strategies.federate import Federation, federate, with_floor, with_noise
+from strategies.server_app import begin
 
 CLIENTS = 4
 slow = pytest.mark.slow
@@ -262,6 +266,16 @@ def test_a_server_that_dies_before_its_first_round_ends_is_resumed_from_the_star
 
 
 @slow
+def test_a_new_run_of_the_same_name_on_the_same_ledger_is_not_taken_for_the_former(run):
+    first = run(dp={"record": {"epsilon": 3.0, "noise_multiplier": 9.0}}).serve()
+    shutil.rmtree(first.folder / "checkpoint")
+    first.grid.contexts.clear()  # as of another Flower run
+    first.serve(resume=False)
+    assert [row["status"] for row in first.rows] == ["ok"] * 5
+    assert first.charged == [1, 2, 3, 4, 5] * 2
+
+
+@slow
 def test_a_finished_run_that_is_resumed_changes_nothing(run):
     done = run(**PRIVACY).serve()
     before = (done.rows, done.charged, [w.tobytes() for w in done.weights], list(done.numbers))
@@ -404,10 +418,18 @@ class TestServerApp:
         values = json.loads(about.read_text())
         values["settings"] = {"ledger": str(broken.ledgers), "roster": "/authority.crt"}
         about.write_text(json.dumps(values))
-        app._resume(broken.grid, broken.folder, "", simulated=False)
+        defaults = {"scenario": "smoke", "rounds": 99, "config-file": "", "out": "", "roster": ""}
+        given = {**defaults, "ledger": "", "simulated": False, "resume": str(broken.folder)}
+        app.main(broken.grid, SimpleNamespace(run_id=1, run_config=given))
         assert broken.charged == [1, 2, 3, 4, 5]
         assert broken.summary["rounds_skipped"] == [3]
         assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
+
+    def test_a_model_that_is_to_be_on_no_disk_in_clear_is_in_no_checkpoint(self, app, run):
+        whole = run(**NO_PRIVACY)
+        sealed = dataclasses.replace(whole.config, output=OutputConfig(("age1...",)))
+        assert app.begin(whole.folder, sealed, whole.ledgers, "run") is None
+        assert app.begin(whole.folder, whole.config, whole.ledgers, "run") is not None
 
     @slow
     def test_it_does_not_make_devices_for_a_run_that_goes_on(self, app, run):
@@ -440,3 +462,11 @@ def test_the_optimizers_state_of_another_strategy_is_refused(run):
     again = FedAvgM()
     restore(again, dict(reversed(state_of(many).items())))
     assert [int(array[0]) for array in again.momentum_vector] == list(range(12))
+
+
+def test_a_run_for_recipients_keeps_no_checkpoint_in_clear(tmp_path):
+    text = DecryptionKey.generate().recipient.to_text().strip()
+    plain = RunConfig.build({"scenario": "smoke"})
+    sealed = RunConfig.build({"scenario": "smoke", "output": {"model_to": [text]}})
+    assert begin(tmp_path, plain, tmp_path, "run") is not None
+    assert begin(tmp_path, sealed, tmp_path, "run") is None

@@ -20,7 +20,7 @@ from lepton_flwr.privacy.events import Event, SampledGaussian, Unbounded
 from lepton_flwr.privacy.noise import GaussianNoise
 
 PRIVATE_GRID = 2**16  # units per 1.0: what rounding costs is far below the noise
-EXACT_GRID = 2**40  # without privacy: sums as exact as float64 can add them
+EXACT_GRID = 2**40  # of moments without privacy: as exact as float64 can add them
 MAX_ROWS = 2**20  # of one participant
 SMALLEST_EXPONENT, LARGEST_EXPONENT = -62, 64
 OCTAVES = LARGEST_EXPONENT - SMALLEST_EXPONENT + 1
@@ -261,7 +261,9 @@ class Question:
     @property
     def grid(self) -> int:
         """Units per 1.0."""
-        return PRIVATE_GRID if self.private else EXACT_GRID
+        if self.private:
+            return PRIVATE_GRID
+        return EXACT_GRID if any(isinstance(part, Moments) for part in self.parts) else 1
 
     @property
     def size(self) -> int:

@@ -150,6 +150,8 @@ def category(column: Column, options: Options, private: bool, salt: bytes) -> Se
         return _with_missing(listed, reply, counts, options)
     if private:
         reply = yield Hashes(column.name, salt, PRIVATE_HASH_BITS)
+        if not _enough(reply, reply.values[0]):
+            return None
         # A slot that nothing but noise filled is a feature that is always zero: one is no harm.
         cut = reply.stddev * NormalDist().inv_cdf(1 - 2.0**-PRIVATE_HASH_BITS)
         passed = np.flatnonzero(reply.values[1:] >= cut)
@@ -242,12 +244,17 @@ def _ball(bounds: tuple[float, float], centre: float) -> tuple[float, float]:
     return centre, max(bounds[1] - centre, centre - bounds[0], abs(centre) * 2.0**-50, 2.0**-100)
 
 
+def _enough(reply: Reply, missing: float) -> bool:
+    """Whether the values that are not missing are more than noise."""
+    return bool(reply.rows - missing >= threshold(reply.stddev * math.sqrt(2), 1))
+
+
 def _moments(reply: Reply, centre: float, half: float) -> tuple[float, float, float] | None:
     """Mean, variance and number of the values that are not missing; None if there are too few."""
     missing, first, second = reply.values.tolist()
-    present = reply.rows - missing
-    if present < threshold(reply.stddev * math.sqrt(2), 1):
+    if not _enough(reply, missing):
         return None
+    present = reply.rows - missing
     mean = min(max(first / present, -1.0), 1.0)
     variance = min(max(second / present, 0.0), 1.0) - mean**2
     # What is below its noise is not known to be anything else.

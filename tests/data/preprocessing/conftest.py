@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.data.preprocessing import TableSchema
+from lepton_flwr.privacy.noise import GaussianNoise
 
 
 def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -38,3 +40,13 @@ def split():
         return [schema.read(frame.iloc[rows]) for rows in np.array_split(order, participants)]
 
     return divide
+
+
+@pytest.fixture
+def keyed_noise(monkeypatch):
+    """The same noise in every run of a test, for what a draw in a hundred would change."""
+    keys = iter(range(10**6))
+    monkeypatch.setattr(
+        "lepton_flwr.data.preprocessing.questions.GaussianNoise",
+        lambda: GaussianNoise(CipherStream(next(keys).to_bytes(32, "big"))),
+    )

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lepton_flwr.data.preprocessing import Preprocessor, TableSchema, fit_tables
+from lepton_flwr.data.preprocessing.preprocessor import FittedCategory
 from lepton_flwr.errors import DataError, LeptonError
 
 CELL = "cell-value"
@@ -138,3 +139,21 @@ def test_equal_preprocessors_are_equal_and_frozen(fitted):
     with pytest.raises(dataclasses.FrozenInstanceError):
         fitted.releases = 0
     assert pd.DataFrame(fitted.transform(pd.DataFrame({n: [] for n in fitted.order}))).empty
+
+
+@pytest.mark.parametrize("others", [1, 2, 64])
+def test_other_categories_are_divided_by_their_hash_and_by_nothing_else(others):
+    column = FittedCategory("c", values=("a", "b"), others=others)
+    fitted = Preprocessor((column,), bytes(16))
+    assert len(fitted.feature_names) == 2 + others
+    texts = np.array(["a", *(f"rare-{i}" for i in range(500))], dtype=object)
+    features = fitted.transform({"c": texts})
+    assert (features.sum(axis=1) == 1).all()
+    assert features[0, 0] == 1
+    assert (features[1:, :2] == 0).all()
+    assert (features[1:, 2:].sum(axis=0) > 0).sum() > 0.9 * others
+    assert (fitted.transform({"c": texts[::-1]})[::-1] == features).all()
+    assert Preprocessor.from_json(fitted.to_json()) == fitted
+    if others > 1:
+        salted = Preprocessor((column,), bytes(15) + b"x").transform({"c": texts})
+        assert (salted != features).any()

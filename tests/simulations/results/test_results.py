@@ -10,6 +10,7 @@ from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.errors import ConfigError, DataError, LeptonError
 from simulations.results import measure
+from simulations.results.__main__ import measure_all
 from simulations.results.central import central
 from simulations.results.measure import WAYS, Store, missing, settings
 from simulations.results.pages import write
@@ -114,3 +115,18 @@ def test_the_most_frequent_answer_knows_nothing(separable):
     assert 0.55 < found.accuracy < 0.8
     with pytest.raises(ConfigError, match="kind"):
         central(settings("health"), "oracle")
+
+
+def test_a_run_that_fails_is_left_out_and_the_others_go_on(tmp_path, monkeypatch):
+    def one(scenario, way, seed, under):
+        if way.key == "epsilon-8":
+            raise LeptonError("no space")
+        return measured(way, seed)
+
+    monkeypatch.setattr("simulations.results.__main__.measure", one)
+    with pytest.raises(LeptonError, match="not measured: health epsilon-8; the same command"):
+        measure_all(["health"], docs=tmp_path)
+    assert [way.key for _, way in missing(Store(tmp_path), ["health"], 1)] == ["epsilon-8"]
+    monkeypatch.setattr("simulations.results.__main__.measure", lambda s, w, *_: measured(w))
+    measure_all(["health"], only=["epsilon-8"], docs=tmp_path)
+    assert list(missing(Store(tmp_path), ["health"], 1)) == []

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lepton_flwr.training.bookkeeping import BookkeepingEngine
+from lepton_flwr.training.contributions import Outer
 
 layers = keras.layers
 ROWS = 5
@@ -182,17 +183,31 @@ def test_masked_steps_of_a_recurrent_layer_count_for_nothing(oracle, kind, zeros
     check(oracle, stack, (6,), ids=4)
 
 
-@pytest.mark.parametrize("forced", ["ghost", "formed"])
-@pytest.mark.parametrize("case", ["dense over positions", "grouped convolution", "depthwise"])
-def test_both_ways_to_a_norm_agree_with_the_loop(oracle, monkeypatch, case, forced):
+@pytest.mark.parametrize("forced", ["ghost", "formed", "pieces"])
+@pytest.mark.parametrize("case", ["dense over positions", "grouped convolution"])
+def test_every_way_to_a_norm_agrees_with_the_loop(oracle, monkeypatch, case, forced):
+    pieces = []
+    original = Outer._norms_in_pieces
+
+    def in_pieces(self):
+        pieces.append(self.piece)
+        return original(self)
+
     def chosen(key, ways, *like):
         return forced if forced in ways else next(iter(ways))
+
+    monkeypatch.setattr(Outer, "_norms_in_pieces", in_pieces)
+    if forced == "pieces":  # of two to four of the five rows
+        monkeypatch.setattr("lepton_flwr.training.bookkeeping._FEW", 0)
+        monkeypatch.setattr("lepton_flwr.training.bookkeeping._PIECE", 50)
 
     monkeypatch.setattr("lepton_flwr.training.bookkeeping.fastest", chosen)
     check(oracle, *CASES[case], clips=(2.0**13,))
     with monkeypatch.context() as patch:  # a ghost norm is rounded up by more
         patch.setitem(TOLERANCE, "float32", 3e-4 if forced == "ghost" else 1e-5)
         check(oracle, *CASES[case], clips=(2.0**-4,))
+    assert bool(pieces) == (forced == "pieces")
+    assert all(piece < ROWS for piece in pieces)
 
 
 @pytest.mark.parametrize("way", ["extract", "convolve"])

@@ -1,0 +1,120 @@
+"""Devices of a simulation: folders that trust each other, on one machine, and their ledgers."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lepton_flwr.crypto.authority import LIFETIME, Authority
+from lepton_flwr.crypto.files import write_private
+from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.crypto.revocation import LIST_FILE
+from lepton_flwr.data.federated import ClientData
+from lepton_flwr.data.sealed import SealedClient
+from lepton_flwr.device import (
+    DATA_FILE,
+    DATA_KEY_FILE,
+    POLICY_FILE,
+    RECORDS_FILE,
+    SEALED_FILE,
+    Policy,
+    check_private,
+    check_trusted,
+    node_folder,
+)
+from lepton_flwr.errors import OutputError, PolicyError
+from lepton_flwr.privacy.policy import PrivacyPolicy
+
+
+def provision(
+    root: Path,
+    data: Sequence[ClientData | SealedClient],
+    *,
+    min_survivors: int,
+    spending: PrivacyPolicy | None = None,
+    ledgers: Path | None = None,
+) -> list[Path]:
+    """Make device folders that trust each other, on one machine.
+
+    They share an authority whose key is forgotten at once: no device can be added later.
+
+    Args:
+        root: the folder to make, mode 0700; its parent is made if missing.
+        data: one device's data each; what is encrypted stays so on disk.
+        min_survivors: what every device's policy says.
+        spending: likewise, of what the data may be spent on.
+        ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
+            that the same data finds its ledger again. None keeps them in the devices' folders.
+
+    Returns:
+        The folders `root/node-0000`, ... in the order of `data`.
+
+    Raises:
+        PolicyError: `root` exists and is not empty, or other users could change it.
+        OutputError: a folder or file cannot be made.
+        ConfigError: `min_survivors` is below 2.
+    """
+    policy = Policy(min_survivors)
+    spending = PrivacyPolicy() if spending is None else spending
+    digests: list[bytes] = []
+    try:
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
+        # Others must not be able to swap `root` for a folder of theirs while keys are written.
+        check_trusted(root.parent)
+        check_private(root)
+        if any(root.iterdir()):
+            raise PolicyError(f"{root}: not empty: expected a new folder for the devices")
+        authority = Authority.create("lepton devices")
+        revoked = authority.sign_revocations(1, lifetime=LIFETIME)  # nobody, and nobody can be
+        folders = []
+        for number, rows in enumerate(data):
+            folder = node_folder(root, number)
+            folder.mkdir(mode=0o700)
+            authority.issue(folder.name).save(folder)
+            write_private(folder / ROSTER_FILE, authority.certificate_pem)
+            write_private(folder / LIST_FILE, revoked)
+            file = _place(rows, folder)
+            if rows.records:
+                write_private(folder / RECORDS_FILE, rows.records.hex().encode())
+            own = spending
+            if ledgers is not None:
+                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
+                ledger = ledger_files(ledgers.resolve(), digests)[-1]
+                own = replace(spending, ledger=str(ledger))
+            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
+            write_private(folder / POLICY_FILE, text.encode())
+            folders.append(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{root}: cannot make the device folders: {error.strerror}") from None
+    return folders
+
+
+def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
+    """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
+
+    Args:
+        folder: that holds them.
+        digests: of the devices' data, in the order of the devices.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names: Counter[str] = Counter()
+    files = []
+    for digest in digests:
+        name = digest.hex()[:32]
+        names[name] += 1  # two devices with the same rows are still two
+        files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
+    return files
+
+
+def _place(rows: ClientData | SealedClient, folder: Path) -> Path:
+    """Put a device's data into its folder."""
+    if not isinstance(rows, SealedClient):
+        rows.save(folder / DATA_FILE)
+        return folder / DATA_FILE
+    write_private(folder / SEALED_FILE, rows.content)
+    rows.key.save(folder / DATA_KEY_FILE)
+    return folder / SEALED_FILE
