@@ -8,6 +8,7 @@ import contextlib
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,9 @@ def model_saver(config: RunConfig) -> SaveModel:
     def save_model(weights: Sequence[np.ndarray], path: Path) -> None:
         network = build(model, 0)
         network.set_weights(list(weights))
-        network.save(path)
+        with warnings.catch_warnings():  # Keras' own, of how it reads variables
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network.save(path)
 
     return save_model
 

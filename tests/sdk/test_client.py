@@ -93,7 +93,7 @@ def secret_table():
 
 def test_encrypted_rows_are_ciphertext_in_the_object_and_on_disk(make, tmp_path):
     x, y = secret_table()
-    client = make(epsilon=100.0)  # few rows are seen through the noise
+    client = make(epsilon=20.0, statistics_share=0.8)  # few rows are seen
     client.preprocess_data(x, y)
     features = client._data.clients[0].x_train
     plain = [features[0].tobytes(), features.tobytes()]
@@ -271,7 +271,7 @@ def test_an_open_key_store_is_refused_before_anything_is_charged(make, rows, tmp
 
 
 def test_numbers_vary_by_half_a_deviation_and_held_out_rows_likewise(make, rows):
-    client = make(epsilon=100.0, statistics_share=0.5)
+    client = make(epsilon=20.0, statistics_share=0.8)
     client.preprocess_data(*rows)
     data = client._data
     place = data.feature_names.index("column 0")
