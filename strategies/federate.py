@@ -21,18 +21,19 @@ from flwr.serverapp.strategy import (
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.errors import FederationError
-from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, Unit, calibrate
+from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, calibrate
 from lepton_flwr.privacy.adaptive import AdaptiveClip
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints, config_digest
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
-from lepton_flwr.secagg.graph import MAX_COMPLETE, default_floor
+from lepton_flwr.secagg.graph import default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
 from strategies.budgets import Budgets, statistics_event
 from strategies.exchange import RunInterruptedError
+from strategies.guarantees import guarantees
 from strategies.optimizer_state import restore, state_of
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
@@ -152,22 +153,22 @@ class _Server:
         config, privacy = self._config, self._config.dp
         left = config.rounds - max(len(self._rounds.records), self._budgets.charged_before)
         affordable = self._budgets.affordable(max(left, 0))
+        origin = self._federation.origin
+        promises = origin.promises if origin is not None else ()
         self._observer.run_started(
             RunStart(
                 config=config,
                 scenario_title=self._federation.title,
                 clients=config.clients or 0,
                 num_parameters=sum(weight.size for weight in self._weights),
-                guarantee=_guarantees(self._federation, self._budgets, affordable),
+                guarantee=guarantees(config, promises, self._budgets, affordable),
                 noise_multiplier_record=privacy.record.noise_multiplier
                 if privacy.record.enabled
                 else None,
                 noise_multiplier_client=privacy.client.noise_multiplier
                 if privacy.client.enabled
                 else None,
-                private_inputs=bool(
-                    self._federation.origin is not None and self._federation.origin.promises
-                ),
+                private_inputs=bool(promises),
                 rounds_done=len(self._rounds.records),
             )
         )
@@ -382,46 +383,3 @@ def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None
                 "others, or set clients to their number"
             )
         time.sleep(0.1)
-
-
-def _guarantees(federation: Federation, budgets: Budgets, rounds: int) -> tuple[str, ...]:
-    """Plain sentences, one for each promise, for the whole run."""
-    config = federation.config
-    promises = federation.origin.promises if federation.origin is not None else ()
-    clients = config.clients or 0
-    share = "a third" if clients <= MAX_COMPLETE else "a tenth"
-    sentences = [
-        "Secure aggregation: the server learns sums over at least "
-        f"{config.secagg.min_survivors} of {clients} clients, "
-        "and how many they are; never one client's update, example count or metric, as long as "
-        f"fewer than {share} of the clients work with it."
-    ]
-    assumptions: dict[Unit, tuple[str, ...]] = {
-        Unit.RECORD: (
-            "the numbers of rows of the clients are public",
-            "held-out rows, which only evaluation reads, are not part of the records",
-        ),
-        Unit.CLIENT: (
-            "what is published is the model, not the evaluation figures",
-            "the server adds the noise and keeps the sum and the cohort to itself",
-        ),
-    }
-    if config.dp.client.adaptive_clip:
-        assumptions[Unit.CLIENT] += (
-            "the clip norm follows the noised share of unclipped updates, which epsilon covers",
-        )
-    if config.dp.record.statistics_releases:
-        assumptions[Unit.RECORD] += (
-            "the columns' names and kinds and the list of classes are public",
-        )
-    for unit in budgets.budgets:
-        statement = budgets.statement(unit, rounds, assumptions[unit])
-        level = "Record" if unit is Unit.RECORD else "Client"
-        sentences.append(f"{level}-level privacy: {statement.sentence()}")
-    sentences += promises
-    if not budgets.budgets and not promises:
-        sentences.append(
-            "No differential privacy: what the model has learnt of single records or clients is "
-            "not bounded."
-        )
-    return tuple(sentences)

@@ -150,7 +150,7 @@ class SecureSession:
             messages.append(Message(body, node, self._type, ttl=self._patience.timeout))
         total, failed = len(messages), self.report.failures.total()
         self._watcher.waiting(step, 0, total, list(requests))
-        quorum = self._config.floor(min(total, self._config.layout.num_clients))
+        quorum = self._config.enough(min(total, self._config.layout.num_clients))
         for reply in exchange(
             self._grid,
             messages,

@@ -6,9 +6,10 @@ from dataclasses import field as dataclass_field
 
 from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.crypto.stream import StreamCipher
+from lepton_flwr.secagg.degree import DROPOUT
 from lepton_flwr.secagg.encoding import Layout
 from lepton_flwr.secagg.errors import FloorError, MessageError
-from lepton_flwr.secagg.graph import MAX_CLIENTS, complete_threshold
+from lepton_flwr.secagg.graph import MAX_CLIENTS, MAX_COMPLETE, complete_threshold
 
 CONFIG_LABEL = "lepton/secagg/config/v2"
 PURPOSES = ("train", "evaluate", "statistics")
@@ -89,3 +90,11 @@ class SessionConfig:
     def floor(self, num_participants: int) -> int:
         """Fewest survivors with which a session of so many participants may be revealed."""
         return max(self.min_survivors, complete_threshold(num_participants))
+
+    def enough(self, asked: int) -> int:
+        """Answers of so many clients after which an exchange need not wait for all the others.
+
+        On a ring as many as its sizes are planned for: with a third missing it would not finish.
+        """
+        spare = int(DROPOUT * asked) if self.layout.num_clients > MAX_COMPLETE else asked
+        return max(self.floor(asked), asked - spare)

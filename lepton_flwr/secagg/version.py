@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from lepton_flwr._version import __version__
 from lepton_flwr.errors import VersionError
 
-PROTOCOL = "2"  # of the five exchanges; any change of a message or a derivation raises it
+PROTOCOL = "3"  # of the five exchanges; any change of a message or a derivation raises it
 APP_KEY, PROTOCOL_KEY = "app-version", "protocol-version"
 _RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
 

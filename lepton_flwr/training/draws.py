@@ -155,6 +155,8 @@ class DrawSource:
         kept = self._buffers.get(turn)
         if kept is not None and kept.mask.size >= size:
             return kept
+        expected = self.sampling_probability * self.num_records
+        size = max(size, bucket(math.ceil(expected + 4 * math.sqrt(expected))))  # seldom outgrown
         single = np.dtype(np.float32)
         data = tf.nest.map_structure(
             lambda source: _aligned((size, *source.shape[1:]), source.dtype), self.data

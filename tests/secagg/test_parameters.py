@@ -35,3 +35,11 @@ def test_the_floor_that_nobody_named_is_what_the_protocol_needs():
     assert default_floor(3) == 3
     assert default_floor(100, sampling_probability=0.5) == complete_threshold(25)
     assert default_floor(10, sampling_probability=0.1) == 3
+
+
+def test_on_a_ring_an_exchange_waits_for_nine_tenths(federation, sparse):
+    assert federation(clients=9).config.enough(9) == 7
+    assert federation(clients=9, min_survivors=8).config.enough(9) == 8
+    assert sparse().config.enough(150) == 135
+    assert sparse().config.enough(121) == 109
+    assert sparse(min_survivors=140).config.enough(150) == 140

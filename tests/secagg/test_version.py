@@ -36,11 +36,11 @@ def test_a_newer_device_and_another_patch_release_are_accepted(monkeypatch):
     "values",
     [
         {},
-        said(protocol="1"),
-        said(protocol="3"),
-        said(protocol=2),
+        said(protocol="2"),
+        said(protocol="4"),
+        said(protocol=3),
         said(protocol=None),
-        said(protocol="2\n"),
+        said(protocol="3\n"),
         said(app=None),
         said(app=1),
         said(app=""),
@@ -54,3 +54,10 @@ def test_anything_else_is_a_version_error_of_one_readable_line(check, values):
         check(values)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
+
+
+def test_an_end_that_does_not_know_its_own_release_talks_to_nobody(monkeypatch):
+    monkeypatch.setattr(version, "__version__", "unknown")
+    for check in (check_client, check_server):
+        with pytest.raises(VersionError, match="release 'unknown'"):
+            check(said("0.1.0"))

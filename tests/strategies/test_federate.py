@@ -193,7 +193,7 @@ POLICIES = [  # of devices 1 to 4, and what they answer
 
 
 def test_a_devices_policy_holds_against_the_server(federation, monkeypatch):
-    import lepton_flwr.device as module
+    import lepton_flwr.provision as module
 
     provision = module.provision
 
