@@ -172,7 +172,7 @@ def test_a_revoked_device_is_refused_by_all_and_cannot_join(ring):
 def test_every_list_has_a_larger_number_than_the_last_even_of_a_register_put_back(ring):
     path = ring.folder / "authority" / "register.json"
     old = path.read_bytes()
-    clock = NOW + timedelta(minutes=1)
+    clock = datetime.now(UTC) + timedelta(minutes=1)
     numbers = []
     for renew in range(3):
         if renew == 2:
