@@ -41,6 +41,7 @@ class Processes:
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         self._environment = {**environment, _MARK: self._mark.partition("=")[2]}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._begins: dict[str, int] = {}  # where in its log the output of a process begins
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +71,7 @@ class Processes:
         """
         try:
             with self.log(name).open("ab" if append else "wb") as log:
+                self._begins[name] = log.tell()
                 self._started[name] = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -126,9 +128,14 @@ class Processes:
     def failure(self, name: str) -> FederationError:
         """The error of a process that has ended too early.
 
-        It names the exit code and what the last error in the output says, or else the last line.
+        It names the exit code and what the last error in its output says, or else the last line.
+        What former processes of this name have left in the log does not count.
         """
-        text = _COLOUR.sub("", self.output(name))
+        printed = self.log(name).read_bytes()
+        begin = self._begins[name]
+        if begin > len(printed):
+            begin = 0  # the log was cut since
+        text = _COLOUR.sub("", printed[begin:].decode(errors="replace"))
         stripped = (line.strip(" │╰╭─╮╯") for line in text.splitlines())
         lines = [line for line in stripped if line] or ["(it printed nothing)"]
         at = next((i for i in reversed(range(len(lines))) if _ERROR.search(lines[i])), -1)

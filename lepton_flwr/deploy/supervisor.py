@@ -170,7 +170,12 @@ class Keeper:
 
 
 def exit_code(failure: FederationError, code: int | None) -> int:
-    """Flower's own exit code, which stands in its last words; else the process' one."""
+    """Flower's own exit code, which stands in its last words; else the process' one.
+
+    A process that a signal ended did not say why: then it is the negative number of the signal.
+    """
+    if code is not None and code < 0:
+        return code
     found = _FLOWER_CODE.search(str(failure))
     return int(found[1]) if found else (code or 0)
 

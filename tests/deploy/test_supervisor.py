@@ -120,6 +120,31 @@ def test_flowers_own_exit_code_counts_and_is_explained(tmp_path):
     assert "a hint; trying again" in said[0]
 
 
+KILLED = "import os; os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("before", ["", "print('ERROR: Exit Code: 302', flush=True); "])
+def test_a_fatal_code_in_the_log_does_not_count_for_a_process_that_was_killed(tmp_path, before):
+    (tmp_path / "program.log").write_text("ERROR : Exit Code: 302 of last week\n")
+    program = Program(before + KILLED, READY)
+    _, status, _ = run_until(
+        tmp_path, program, lambda keeper, _: keeper.up, fatal=frozenset({302})
+    )
+    assert "code -9" in status.last_error
+    assert "last week" not in status.last_error
+
+
+def test_the_error_of_a_process_whose_log_was_cut_is_found(tmp_path):
+    log = tmp_path / "p.log"
+    log.write_text("x" * 1000)
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        code = "import time; time.sleep(0.2); print('ERROR: late')"
+        processes.start("p", [sys.executable, "-Ic", code], append=True)
+        os.truncate(log, 0)
+        processes.finish("p")
+        assert "ERROR: late" in str(processes.failure("p"))
+
+
 def test_a_lost_process_is_up_again_without_help(tmp_path):
     killed = []
 
