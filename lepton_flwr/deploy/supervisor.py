@@ -54,16 +54,23 @@ class LogTail:
         self._at = path.stat().st_size if path.exists() else 0
 
     def read(self) -> str:
-        """What was added since the last call, without colours."""
+        """What was added since the last call, without colours.
+
+        Raises:
+            OutputError: the log has become too long and cannot be cut.
+        """
         with self._path.open("rb") as log:
             log.seek(self._at)
             found = log.read()
             self._at += len(found)
         if self._at > MAX_LOG_BYTES:
-            with output_errors(self._path):
-                shutil.copyfile(self._path, self._path.with_name(f"{self._path.name}.1"))
-                with self._path.open("r+b") as log:
-                    log.truncate(0)
+            former = self._path.with_name(f"{self._path.name}.1")
+            try:
+                shutil.copyfile(self._path, former)
+            except OSError:  # a full disk, which cutting the log helps
+                former.unlink(missing_ok=True)
+            with output_errors(self._path), self._path.open("r+b") as log:
+                log.truncate(0)
             self._at = 0
         return _COLOUR.sub("", found.decode(errors="replace"))
 

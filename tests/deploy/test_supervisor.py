@@ -1,3 +1,4 @@
+import errno
 import os
 import sys
 import time
@@ -127,9 +128,7 @@ KILLED = "import os; os.kill(os.getpid(), 9)"
 def test_a_fatal_code_in_the_log_does_not_count_for_a_process_that_was_killed(tmp_path, before):
     (tmp_path / "program.log").write_text("ERROR : Exit Code: 302 of last week\n")
     program = Program(before + KILLED, READY)
-    _, status, _ = run_until(
-        tmp_path, program, lambda keeper, _: keeper.up, fatal=frozenset({302})
-    )
+    _, status, _ = run_until(tmp_path, program, lambda keeper, _: keeper.up, fatal=frozenset({302}))
     assert "code -9" in status.last_error
     assert "last week" not in status.last_error
 
@@ -180,6 +179,40 @@ def test_a_log_is_read_once_and_kept_in_bounds(tmp_path, monkeypatch):
         assert (tmp_path / "a.log.1").read_text().startswith("before\n")
         log.write(b"two\n")
         assert (tail.read(), path.read_text()) == ("two\n", "two\n")
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_is_cut_on_a_full_disk_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "MAX_LOG_BYTES", 20)
+    path = tmp_path / "a.log"
+    path.write_text("")
+    tail = LogTail(path)
+    path.write_text("a line that is long enough\n")
+
+    def copyfile(_, to):
+        to.write_text("half")
+        full()
+
+    monkeypatch.setattr(supervisor.shutil, "copyfile", copyfile)
+    assert tail.read() == "a line that is long enough\n"
+    assert path.read_bytes() == b""
+    assert not (tmp_path / "a.log.1").exists()
+
+
+def test_a_full_disk_ends_nothing_and_the_next_status_is_written_again(tmp_path, monkeypatch):
+    status = StatusFile(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        status.failed("a first error")
+        status.beat()
+        StatusFile(tmp_path)
+    assert Status.read(tmp_path).last_error == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    status.enter(RUNNING)
+    assert Status.read(tmp_path).last_error == "a first error"
 
 
 def test_a_folder_is_run_once_at_a_time(tmp_path):
