@@ -151,18 +151,13 @@ class Keeper:
                 raise failure
             self._wait(failure)
 
-    def restart(self) -> None:
-        """End it and start it again at the next turn."""
-        if self._tail is not None:
-            self._processes.stop(self._component.name)
-
     def _start(self) -> None:
         name = self._component.name
         self._started = time.monotonic()
         try:
             command, variables = self._component.prepare()
             tail = LogTail(self._processes.log(name))
-            self._processes.start(name, command, variables, append=True)
+            self._processes.start(name, command, variables, append=True, tied=True)
         except LeptonError as error:
             self._wait(error)
             return

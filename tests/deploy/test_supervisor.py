@@ -1,7 +1,12 @@
+import contextlib
 import errno
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -145,16 +150,74 @@ def test_the_error_of_a_process_whose_log_was_cut_is_found(tmp_path):
 
 
 def test_a_lost_process_is_up_again_without_help(tmp_path):
+    pid = tmp_path / "pid"
+    told = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid())); {READY}"
     killed = []
 
     def enough(keeper, status):
         if keeper.up and not killed:
-            keeper.restart()
+            os.kill(int(pid.read_text()), signal.SIGTERM)
             killed.append(True)
             return False
         return keeper.up and status.restarts == 1
 
-    run_until(tmp_path, Program(READY), enough)
+    _, status, _ = run_until(tmp_path, Program(told), enough)
+    assert "code -15" in status.last_error
+
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from lepton_flwr.deploy.supervisor import Keeper, keep
+from lepton_flwr.deploy.status import StatusFile
+from simulations.processes import Processes
+from tests_of_supervisor import READY, Program
+folder = Path(sys.argv[1])
+with Processes(folder, {}) as processes:
+    status = StatusFile(folder)
+    told = f"import os; print(os.getpid(), flush=True); {READY}"
+    keep([Keeper(Program(told), processes, status, print)], status, lambda: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux'")
+def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
+    shutil.copyfile(__file__, tmp_path / "tests_of_supervisor.py")
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as parent:
+        log = tmp_path / "program.log"
+        wait_until(lambda: log.exists() and "ready" in log.read_text())
+        pid = int(log.read_text().split()[0])
+        assert os.path.exists(f"/proc/{pid}")
+        parent.kill()
+    try:
+        wait_until(lambda: ended(pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    with (
+        Processes(tmp_path, dict(os.environ)) as processes,
+        pytest.raises(FederationError, match="cannot start no-such-program"),
+    ):
+        processes.start("p", ["no-such-program"], tied=True)
 
 
 def test_pauses_double_to_a_minute_and_start_anew_after_a_good_run(monkeypatch):
