@@ -12,6 +12,7 @@ from typing import Self
 from lepton_flwr import __version__
 from lepton_flwr._files import write_atomic
 from lepton_flwr.errors import OutputError
+from lepton_flwr.runs.text import one_line
 
 STATUS_FILE = "status.json"
 STARTING, RUNNING, WAITING, STOPPED = "starting", "running", "waiting to retry", "stopped"
@@ -86,7 +87,7 @@ class StatusFile:
         """Something went wrong."""
         self.status = replace(
             self.status,
-            last_error=" ".join(reason.split())[:MAX_ERROR],
+            last_error=one_line(reason)[:MAX_ERROR],
             last_error_at=_now(),
             restarts=self.status.restarts + restart,
         )
