@@ -246,7 +246,7 @@ class Device:
                 if len(digest) != hashlib.sha256().digest_size:
                     raise ValueError
                 return digest
-            with self._data_file.open("rb") as file:
+            with self.data_file.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
@@ -264,13 +264,14 @@ class Device:
         from lepton_flwr.data.federated import ClientData
         from lepton_flwr.data.sealed import open_rows
 
-        path = self._data_file
+        path = self.data_file
         if path.name == SEALED_FILE:
             return open_rows(path.read_bytes(), DecryptionKey.load(self.folder / DATA_KEY_FILE))
         return ClientData.load(path)
 
     @property
-    def _data_file(self) -> Path:
+    def data_file(self) -> Path:
+        """The file of its rows: `data.npz.lepton` if that is there, else `data.npz`."""
         sealed = self.folder / SEALED_FILE
         return sealed if os.path.lexists(sealed) else self.folder / DATA_FILE
 

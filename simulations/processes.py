@@ -4,8 +4,10 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -20,6 +22,19 @@ FINISH_SECONDS = 120.0
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _MARK = "LEPTON_PROCESSES"
+# Becomes the program of its arguments after the first, the id of the parent. 1 is PR_SET_PDEATHSIG,
+# which a program keeps; 15 is SIGTERM. A function between fork and exec could hang on a lock.
+_TIED = """
+import ctypes, os, sys
+if ctypes.CDLL(None, use_errno=True).prctl(1, 15, 0, 0, 0) != 0:
+    sys.exit(f"Error: prctl: {os.strerror(ctypes.get_errno())}")
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("Error: the parent has ended")
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"Error: cannot start {sys.argv[2]}: {error.strerror}")
+"""
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _ERROR = re.compile(r"ERROR|Error|Errno|Exception")
 
@@ -41,6 +56,7 @@ class Processes:
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         self._environment = {**environment, _MARK: self._mark.partition("=")[2]}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._begins: dict[str, int] = {}  # where in its log the output of a process begins
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +72,7 @@ class Processes:
         environment: Mapping[str, str] | None = None,
         *,
         append: bool = False,
+        tied: bool = False,
     ) -> None:
         """Start a process.
 
@@ -64,18 +81,26 @@ class Processes:
             command: the program (looked up in the PATH of `environment`) and its arguments.
             environment: variables that this process gets besides the common ones.
             append: keep what its log holds.
+            tied: send it SIGTERM when this process or the thread that calls this ends, however
+                that ends (on Linux; elsewhere it is as without).
 
         Raises:
             FederationError: it cannot be started.
         """
+        variables = {**self._environment, **(environment or {})}
+        if tied and sys.platform == "linux":
+            if shutil.which(command[0], path=variables.get("PATH")) is None:
+                raise FederationError(f"{name}: cannot start {command[0]}: not found")
+            command = [sys.executable, "-Ic", _TIED, str(os.getpid()), *command]
         try:
             with self.log(name).open("ab" if append else "wb") as log:
+                self._begins[name] = log.tell()
                 self._started[name] = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**self._environment, **(environment or {})},
+                    env=variables,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -105,16 +130,6 @@ class Processes:
         """Exit code of the process; None while it runs."""
         return self._started[name].poll()
 
-    def stop(self, name: str) -> None:
-        """End a process, by force after the time of grace; its children are ended with all."""
-        process = self._started[name]
-        process.terminate()
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
     def log(self, name: str) -> Path:
         """The file with the output of process `name`."""
         return self._logs / f"{name}.log"
@@ -126,9 +141,14 @@ class Processes:
     def failure(self, name: str) -> FederationError:
         """The error of a process that has ended too early.
 
-        It names the exit code and what the last error in the output says, or else the last line.
+        It names the exit code and what the last error in its output says, or else the last line.
+        What former processes of this name have left in the log does not count.
         """
-        text = _COLOUR.sub("", self.output(name))
+        printed = self.log(name).read_bytes()
+        begin = self._begins[name]
+        if begin > len(printed):
+            begin = 0  # the log was cut since
+        text = _COLOUR.sub("", printed[begin:].decode(errors="replace"))
         stripped = (line.strip(" │╰╭─╮╯") for line in text.splitlines())
         lines = [line for line in stripped if line] or ["(it printed nothing)"]
         at = next((i for i in reversed(range(len(lines))) if _ERROR.search(lines[i])), -1)

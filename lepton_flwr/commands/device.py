@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_flwr.commands.errors import one_line_errors
+from lepton_flwr.commands.errors import one_line_errors, tell
 from lepton_flwr.commands.options import Debug
 
 app = typer.Typer(rich_markup_mode="rich")
@@ -24,7 +24,7 @@ def run(folder: Folder, *, debug: Debug = False) -> None:
     with one_line_errors(debug):
         from lepton_flwr.deploy import device
 
-        device.run(folder, lambda text: typer.echo(text, err=True))
+        device.run(folder, tell)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import click
 import typer
 
 from lepton_flwr.errors import LeptonError
+from lepton_flwr.runs.text import one_line
 
 
 @contextmanager
@@ -35,5 +36,10 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """Print an error."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """Print an error as one line, whatever it quotes."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+
+
+def tell(message: str) -> None:
+    """Print what a running device or server says, as one line of standard error."""
+    print(one_line(message), file=sys.stderr, flush=True)

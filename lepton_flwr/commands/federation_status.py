@@ -28,12 +28,14 @@ def status(
             return
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
+
+        from lepton_flwr.runs.text import one_line
 
         table = Table(box=None, padding=(0, 2, 0, 0))
         for column in ("name", "state", "last seen", "version", "restarts", "last error"):
             table.add_column(column, no_wrap=column != "last error", overflow="fold")
         for row in rows:
-            table.add_row(
-                row.name, row.state, row.seen, row.version, str(row.restarts), row.last_error
-            )
+            cells = (row.name, row.state, row.seen, row.version, str(row.restarts), row.last_error)
+            table.add_row(*(Text(one_line(cell)) for cell in cells))
         Console().print(table)

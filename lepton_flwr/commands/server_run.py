@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_flwr.commands.errors import one_line_errors
+from lepton_flwr.commands.errors import one_line_errors, tell
 from lepton_flwr.commands.options import Debug
 
 
@@ -23,4 +23,4 @@ def run(
     with one_line_errors(debug):
         from lepton_flwr.deploy import server
 
-        server.run(folder, lambda text: typer.echo(text, err=True))
+        server.run(folder, tell)

@@ -11,10 +11,11 @@ from lepton_flwr.crypto import tls
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.keyring import NODE_KEY_FILE
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
-from lepton_flwr.device import DATA_FILE, FOLDER_KEY, Device
+from lepton_flwr.device import DATA_FILE, DATA_KEY_FILE, FOLDER_KEY, SEALED_FILE, Device
 from lepton_flwr.errors import DataError, FederationError
 from simulations.loopback import environment, free_port
 from simulations.processes import Processes, termination_as_exit
@@ -37,12 +38,12 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
     """Run a device until Ctrl-C or SIGTERM; all that it started has ended then.
 
     Args:
-        folder: the device's, as `lepton federation init` made it, with `data.npz`.
+        folder: the device's, as `lepton federation init` made it, with its rows.
         say: tells whoever watches.
 
     Raises:
         ConfigError: `device.toml` is missing or malformed.
-        DataError: there is no `data.npz`.
+        DataError: there is neither `data.npz` nor `data.npz.lepton`.
         PolicyError: see `Device.open`, as for the next three.
         KeyFileError: a key.
         CertificateError: a certificate.
@@ -69,19 +70,21 @@ def check(folder: Path) -> None:
     """Check all that a device needs, before anything is started.
 
     Raises:
-        DataError: there is no `data.npz`.
+        DataError: there is neither `data.npz` nor `data.npz.lepton`.
         PolicyError: see `Device.open`, as for the next three.
         KeyFileError: a key.
         CertificateError: a certificate.
         RevocationError: a revocation list.
     """
-    Device.open(folder)
+    rows = Device.open(folder).data_file
     read_private(folder / NODE_KEY_FILE)
-    if not (folder / DATA_FILE).is_file():
+    if not rows.is_file():
         raise DataError(
             f"{folder / DATA_FILE} is missing: put this device's rows there, NumPy arrays x_train, "
-            "y_train, x_test and y_test (docs/deploy/device-folder.md)"
+            f"y_train, x_test and y_test, or {SEALED_FILE} (docs/deploy/device-folder.md)"
         )
+    if rows.name == SEALED_FILE:
+        DecryptionKey.load(folder / DATA_KEY_FILE)
 
 
 def try_server(address: Address, authority: Path) -> None:

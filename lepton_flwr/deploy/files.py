@@ -46,6 +46,7 @@ RestartSec=30
 # Ended by SIGTERM, as it should be.
 SuccessExitStatus=143
 UMask=0077
+LimitNOFILE=65536
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=yes

@@ -8,8 +8,12 @@ each device's signature as without it.
 """
 
 import asyncio
+import ipaddress
+import resource
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,12 @@ ROUTES = frozenset(
         "confirm-message-received",
     )
 )  # fmt: skip
-MAX_BODY_BYTES = 64 << 20  # Flower cuts arrays into objects of 5 MB
+MAX_BODY_BYTES = 64 << 20  # a device's masked sum is one object, which Flower does not cut
+MAX_HELD_BYTES = 512 << 20  # of all bodies together: nobody has been authenticated yet
 MAX_CONNECTIONS = 20_000
+MAX_CONNECTIONS_OF_ONE = 4_000  # devices behind one router share its address
+MAX_FILES = 65_536
+IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
 UPSTREAM_SECONDS = 120.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
@@ -48,12 +56,14 @@ class Gate:
         authority: certificate of the TLS authority, PEM.
 
     Guarantee: a request reaches the SuperLink only as a POST to one of `ROUTES`, without a query,
-    and with a body of at most `MAX_BODY_BYTES`.
+    and with a body of at most `MAX_BODY_BYTES`. No more than `MAX_HELD_BYTES` of bodies are held at
+    a time; what would exceed that is answered 503.
     """
 
     def __init__(self, port: int, authority: Path) -> None:
         import httpx
 
+        self._held = 0
         self._client = httpx.AsyncClient(
             base_url=f"https://127.0.0.1:{port}",
             verify=ssl.create_default_context(cafile=authority),
@@ -72,8 +82,6 @@ class Gate:
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        import httpx
-
         path = scope["raw_path"].decode("latin-1")
         if path not in ROUTES or scope["query_string"]:
             await _reply(send, 404)
@@ -81,14 +89,22 @@ class Gate:
         if scope["method"] != "POST":
             await _reply(send, 405)
             return
-        try:
-            body = await asyncio.wait_for(_read(receive), BODY_SECONDS)
-        except TimeoutError:
-            await _reply(send, 408)
-            return
-        if body is None:
-            await _reply(send, 413)
-            return
+        with self._holding() as hold:
+            try:
+                body = await asyncio.wait_for(_read(receive, hold), BODY_SECONDS)
+            except TimeoutError:
+                await _reply(send, 408)
+            except _FullError:
+                await _reply(send, 503)  # Flower's devices try again
+            else:
+                if body is None:
+                    await _reply(send, 413)
+                else:
+                    await self._pass_on(path, scope, body, send)
+
+    async def _pass_on(self, path: str, scope: Scope, body: bytes, send: Send) -> None:
+        import httpx
+
         headers = [(name, value) for name, value in scope["headers"] if name not in _HOP]
         try:
             answer = await self._client.post(path, content=body, headers=headers)
@@ -103,6 +119,22 @@ class Gate:
         ]
         await _reply(send, answer.status_code, answer.content, kept)
 
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[int], None]]:
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size > MAX_HELD_BYTES:
+                raise _FullError
+            held += size
+            self._held += size
+
+        try:
+            yield hold
+        finally:
+            self._held -= held
+
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
             event = await receive()
@@ -113,13 +145,18 @@ class Gate:
                 return
 
 
-async def _read(receive: Receive) -> bytes | None:
+class _FullError(Exception):
+    """Too many bytes are held."""
+
+
+async def _read(receive: Receive, hold: Callable[[int], None]) -> bytes | None:
     """The body of a request; None if it is too large or was cut off."""
     parts, size = [], 0
     while True:
         event = await receive()
         if event["type"] != "http.request":
             return None
+        hold(len(event.get("body", b"")))
         parts.append(event.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BODY_BYTES:
@@ -136,6 +173,66 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
+def bounded(protocol: type[Any]) -> type[Any]:
+    """A protocol of uvicorn's with bounds that it does not have.
+
+    An address (of IPv6, its network of 64 bits) has at most `MAX_CONNECTIONS_OF_ONE` connections.
+    One that asks nothing for `IDLE_SECONDS`, from its beginning or after an answer, is closed, also
+    if it sends half a request.
+    """
+    counts: Counter[str] = Counter()
+
+    class Bounded(protocol):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._origin = _origin(transport.get_extra_info("peername"))
+            counts[self._origin] += 1
+            self._watch: asyncio.TimerHandle | None = None
+            if counts[self._origin] > MAX_CONNECTIONS_OF_ONE:
+                transport.abort()
+                return
+            self._last: object = None
+            self._watch = self.loop.call_later(IDLE_SECONDS, self._look)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            counts[self._origin] -= 1
+            if not counts[self._origin]:
+                del counts[self._origin]
+            if self._watch is not None:
+                self._watch.cancel()
+
+        def _look(self) -> None:
+            request = self.cycle
+            busy = request is not None and not request.response_complete
+            if not busy and request is self._last:
+                self.transport.abort()
+                return
+            self._last = self if busy else request
+            self._watch = self.loop.call_later(IDLE_SECONDS, self._look)
+
+    return Bounded
+
+
+def _origin(peer: Sequence[Any] | None) -> str:
+    if not peer:
+        return ""
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _open_many_files() -> None:
+    """Let the process have as many connections as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(folder: str, listen: str, port: str, inner: str) -> None:
     """Serve until SIGTERM.
 
@@ -146,7 +243,9 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         inner: the SuperLink's port on loopback.
     """
     import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+    _open_many_files()
     files = ServerCredentials.within(Path(folder))
     uvicorn.run(
         Gate(int(inner), files.authority),
@@ -158,6 +257,7 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         server_header=False,
         date_header=False,
         limit_concurrency=MAX_CONNECTIONS,
+        http=bounded(AutoHTTPProtocol),
         ws="none",
         log_level="warning",
     )

@@ -13,20 +13,20 @@ from lepton_flwr._files import write_atomic
 from lepton_flwr.crypto.certificates import check_time, load_certificate
 from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.tls import ServerCredentials
-from lepton_flwr.deploy.nodes import Nodes
+from lepton_flwr.deploy.nodes import DATABASE, Nodes
 from lepton_flwr.deploy.settings import ServerSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
-from lepton_flwr.errors import FederationError
+from lepton_flwr.errors import FederationError, LeptonError
 from simulations.loopback import environment, free_port
 from simulations.processes import Processes, termination_as_exit
 
 CONNECTION = "lepton"
 SUPERLINK, GATE = "superlink", "gate"
-LOGS, FLOWER_HOME, DATABASE = "logs", "flower", "superlink.db"
+LOGS, FLOWER_HOME = "logs", "flower"
 # Flower's exit codes for bad arguments, a database of another version, and bad certificates.
 FATAL = frozenset({104, 105, 600, 602, 604, 605} | {2})
-_ALIGN_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 _HOST = "127.0.0.1"
 
 
@@ -81,23 +81,33 @@ def _serve(
     superlink = Keeper(_SuperLink(folder, inner), processes, status, say, FATAL)
     gate = Keeper(_Gate(folder, settings, inner), processes, status, say)
     nodes = Nodes(folder, processes, CONNECTION, flower_variables(folder))
-    due = 0.0
+    say(f"serving {settings.address} at {settings.listen}")
+    keep([superlink, gate], status, _aligner(nodes, lambda: superlink.up, status, say))
+
+
+def _aligner(
+    nodes: Nodes, up: Callable[[], bool], status: StatusFile, say: Callable[[str], None]
+) -> Callable[[], None]:
+    """What looks at the keys now and then; nothing that is wrong with them ends the server."""
+    next_look = 0.0
 
     def align() -> None:
-        nonlocal due
-        if not superlink.up or time.monotonic() < due or not nodes.changed():
+        nonlocal next_look
+        if not up() or time.monotonic() < next_look:
             return
-        due = time.monotonic() + _ALIGN_SECONDS
+        next_look = time.monotonic() + _LOOK_SECONDS
         try:
+            if not nodes.due():
+                return
             added, removed = nodes.align()
-        except FederationError as error:
+        except LeptonError as error:
             status.failed(str(error))
             say(str(error))
             return
-        say(f"devices: {added} registered, {removed} unregistered")
+        if added or removed:
+            say(f"devices: {added} registered, {removed} unregistered")
 
-    say(f"serving {settings.address} at {settings.listen}")
-    keep([superlink, gate], status, align)
+    return align
 
 
 class _SuperLink:

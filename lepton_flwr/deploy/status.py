@@ -1,5 +1,6 @@
 """What a running device or server says of itself, in a file of its folder."""
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,8 @@ from typing import Self
 
 from lepton_flwr import __version__
 from lepton_flwr._files import write_atomic
+from lepton_flwr.errors import OutputError
+from lepton_flwr.runs.text import one_line
 
 STATUS_FILE = "status.json"
 STARTING, RUNNING, WAITING, STOPPED = "starting", "running", "waiting to retry", "stopped"
@@ -60,6 +63,8 @@ class Status:
 class StatusFile:
     """Keeps the status of a folder.
 
+    A status that cannot be written (a full disk) is left as it was: it ends nothing.
+
     Args:
         folder: where `status.json` is written.
     """
@@ -82,7 +87,7 @@ class StatusFile:
         """Something went wrong."""
         self.status = replace(
             self.status,
-            last_error=" ".join(reason.split())[:MAX_ERROR],
+            last_error=one_line(reason)[:MAX_ERROR],
             last_error_at=_now(),
             restarts=self.status.restarts + restart,
         )
@@ -94,7 +99,9 @@ class StatusFile:
 
     def _write(self) -> None:
         self.status = replace(self.status, updated=_now())
-        write_atomic(self._path, f"{json.dumps(asdict(self.status), indent=1)}\n".encode(), 0o600)
+        text = f"{json.dumps(asdict(self.status), indent=1)}\n"
+        with contextlib.suppress(OutputError):
+            write_atomic(self._path, text.encode(), 0o600)
 
 
 def _now() -> str:

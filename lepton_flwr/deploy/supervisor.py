@@ -54,16 +54,23 @@ class LogTail:
         self._at = path.stat().st_size if path.exists() else 0
 
     def read(self) -> str:
-        """What was added since the last call, without colours."""
+        """What was added since the last call, without colours.
+
+        Raises:
+            OutputError: the log has become too long and cannot be cut.
+        """
         with self._path.open("rb") as log:
             log.seek(self._at)
             found = log.read()
             self._at += len(found)
         if self._at > MAX_LOG_BYTES:
-            with output_errors(self._path):
-                shutil.copyfile(self._path, self._path.with_name(f"{self._path.name}.1"))
-                with self._path.open("r+b") as log:
-                    log.truncate(0)
+            former = self._path.with_name(f"{self._path.name}.1")
+            try:
+                shutil.copyfile(self._path, former)
+            except OSError:  # a full disk, which cutting the log helps
+                former.unlink(missing_ok=True)
+            with output_errors(self._path), self._path.open("r+b") as log:
+                log.truncate(0)
             self._at = 0
         return _COLOUR.sub("", found.decode(errors="replace"))
 
@@ -144,18 +151,13 @@ class Keeper:
                 raise failure
             self._wait(failure)
 
-    def restart(self) -> None:
-        """End it and start it again at the next turn."""
-        if self._tail is not None:
-            self._processes.stop(self._component.name)
-
     def _start(self) -> None:
         name = self._component.name
         self._started = time.monotonic()
         try:
             command, variables = self._component.prepare()
             tail = LogTail(self._processes.log(name))
-            self._processes.start(name, command, variables, append=True)
+            self._processes.start(name, command, variables, append=True, tied=True)
         except LeptonError as error:
             self._wait(error)
             return
@@ -170,7 +172,12 @@ class Keeper:
 
 
 def exit_code(failure: FederationError, code: int | None) -> int:
-    """Flower's own exit code, which stands in its last words; else the process' one."""
+    """Flower's own exit code, which stands in its last words; else the process' one.
+
+    A process that a signal ended did not say why: then it is the negative number of the signal.
+    """
+    if code is not None and code < 0:
+        return code
     found = _FLOWER_CODE.search(str(failure))
     return int(found[1]) if found else (code or 0)
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from lepton_flwr.commands.errors import say, tell
 from lepton_flwr.deploy.status import RUNNING, StatusFile
 from lepton_flwr.device import Device
 
@@ -64,6 +65,28 @@ def test_the_status_tells_who_runs_who_is_silent_and_what_went_wrong(lepton, tmp
     (row,) = json.loads(lepton("federation", "status", device, "--json")[1])
     assert row["state"] == "silent"
     assert lepton("federation", "status", tmp_path)[0] == 2
+
+
+def test_what_a_log_says_drives_no_terminal(lepton, tmp_path):
+    init(lepton, 8000)
+    device = tmp_path / "fed" / "devices" / "device-001"
+    hostile = "\x1b]0;title\x07 [bold]loud[/bold] [/no] \x9b31m end"
+    status = StatusFile(device)
+    status.failed(hostile)
+    assert status.status.last_error == "]0;title [bold]loud[/bold] [/no] 31m end"
+    found = json.loads((device / "status.json").read_text())
+    found["state"] = found["last_error"] = hostile  # by whoever can write there
+    (device / "status.json").write_text(json.dumps(found))
+    code, out, err = lepton("federation", "status", device)
+    assert (code, err) == (0, "")
+    assert "[bold]loud[/bold]" in " ".join(out.split())
+    assert not set("\x1b\x07\x9b") & set(out)
+
+
+def test_an_error_and_what_is_said_are_one_line_without_control_characters(capsys):
+    say("one\n\x1b[31mtwo")
+    tell("three\r\x9bfour")
+    assert capsys.readouterr().err == "error: one [31mtwo\nthree four\n"
 
 
 def test_a_device_is_checked_before_it_starts(lepton, tmp_path, listener):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.errors import KeyFileError
 from lepton_flwr.deploy.device import check
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.device import Device
@@ -15,13 +16,21 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_rows_of_the_page_make_a_device_that_can_start(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "deploy" / "device-folder.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    plain, encrypted = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     create(tmp_path / "fed", 1, Address("localhost", 8000))
     monkeypatch.chdir(tmp_path / "fed" / "devices")
-    exec(compile(code, "device-folder.md", "exec"), {})  # noqa: S102
     device = tmp_path / "fed" / "devices" / "device-001"
+    names = {}
+    exec(compile(plain, "device-folder.md", "exec"), names)  # noqa: S102
     check(device)
     assert len(Device.open(device).data().y_train) == 80
+    (device / "data.npz").unlink()
+    exec(compile(encrypted, "device-folder.md", "exec"), names)  # noqa: S102
+    check(device)
+    assert len(Device.open(device).data().y_train) == 80
+    (device / "data.key").unlink()
+    with pytest.raises(KeyFileError, match=r"data\.key"):
+        check(device)
 
 
 @pytest.mark.parametrize("name", ["device", "server"])

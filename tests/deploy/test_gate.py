@@ -1,8 +1,11 @@
 import asyncio
 import importlib
+import resource
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.keyring import Keyring
@@ -105,6 +108,118 @@ def test_a_body_that_is_too_large_or_cut_off_stays_outside(door, monkeypatch):
     assert ask(gate, PULL, parts=())[0] == 413
     assert len(reached) == 1
     assert MAX_BODY_BYTES > 10 * 5_000_000
+
+
+def test_no_more_is_held_than_the_bound_and_what_was_held_is_let_go(door, monkeypatch):
+    gate, reached = door
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 10)
+
+    async def main():
+        late, answers = asyncio.Event(), {}
+
+        async def request(name, parts):
+            events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+
+            async def receive():
+                if events:
+                    return events.pop(0)
+                await late.wait()
+                return {"type": "http.request", "more_body": False}
+
+            async def send(event):
+                answers.setdefault(name, event.get("status"))
+
+            scope = {
+                "type": "http", "method": "POST", "raw_path": PULL.encode(), "query_string": b"",
+                "headers": [],
+            }  # fmt: skip
+            await gate(scope, receive, send)
+
+        first = asyncio.create_task(request("first", [b"123456"]))
+        await asyncio.sleep(0)
+        await request("second", [b"123", b"45"])
+        late.set()
+        await first
+        await request("third", [b"1234567890"])
+        return answers
+
+    assert asyncio.run(main()) == {"second": 503, "first": 207, "third": 207}
+    assert len(reached) == 2
+    assert gate._held == 0
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_an_address_has_so_many_connections_and_none_that_asks_nothing(monkeypatch, http):
+    monkeypatch.setattr(module, "MAX_CONNECTIONS_OF_ONE", 2)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.4)
+    implementation = importlib.import_module(f"uvicorn.protocols.http.{http}_impl")
+    names = {"httptools": "HttpToolsProtocol", "h11": "H11Protocol"}
+    protocol = module.bounded(getattr(implementation, names[http]))
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.9)  # longer than an idle connection may last
+        await module._reply(send, 200)
+
+    async def main():
+        config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="critical")
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+
+        async def client(text):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(text)
+            try:
+                return await asyncio.wait_for(reader.read(), 5)
+            except ConnectionResetError:
+                return b""
+            finally:
+                writer.close()
+
+        begun = loop.time()
+        half = asyncio.create_task(client(b"GET / HTTP/1.1\r\nHost: a\r\n"))
+        busy = asyncio.create_task(client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+        await asyncio.sleep(0.1)
+        assert await client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b""  # one too many
+        assert loop.time() - begun < 0.35
+        assert await half == b""
+        assert loop.time() - begun < 0.8
+        assert (await busy).startswith(b"HTTP/1.1 200")  # and closed once it was idle
+        assert loop.time() - begun < 3
+        assert (await client(b"")) == b""  # their places are free again
+        server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [
+        ((1024, 524_288), (65_536, 524_288)),
+        ((1024, 4096), (4096, 4096)),
+        ((1024, resource.RLIM_INFINITY), (65_536, resource.RLIM_INFINITY)),
+        ((524_288, 524_288), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_the_gate_takes_the_files_that_it_may_have(monkeypatch, limits, wanted):
+    taken = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, values: taken.append(values))
+    module._open_many_files()
+    assert taken == ([] if wanted is None else [wanted])
+
+
+def test_connections_are_counted_by_address_and_by_network_of_ipv6():
+    origins = [module._origin((address, 1)) for address in (
+        "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "fe80::1%eth0",
+    )]  # fmt: skip
+    assert origins[0] == origins[1] != origins[2]
+    assert origins[3] == origins[4] != origins[5]
 
 
 def test_a_body_that_never_ends_is_given_up(door, monkeypatch):

@@ -1,6 +1,12 @@
+import contextlib
+import errno
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -120,17 +126,98 @@ def test_flowers_own_exit_code_counts_and_is_explained(tmp_path):
     assert "a hint; trying again" in said[0]
 
 
+KILLED = "import os; os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("before", ["", "print('ERROR: Exit Code: 302', flush=True); "])
+def test_a_fatal_code_in_the_log_does_not_count_for_a_process_that_was_killed(tmp_path, before):
+    (tmp_path / "program.log").write_text("ERROR : Exit Code: 302 of last week\n")
+    program = Program(before + KILLED, READY)
+    _, status, _ = run_until(tmp_path, program, lambda keeper, _: keeper.up, fatal=frozenset({302}))
+    assert "code -9" in status.last_error
+    assert "last week" not in status.last_error
+
+
+def test_the_error_of_a_process_whose_log_was_cut_is_found(tmp_path):
+    log = tmp_path / "p.log"
+    log.write_text("x" * 1000)
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        code = "import time; time.sleep(0.2); print('ERROR: late')"
+        processes.start("p", [sys.executable, "-Ic", code], append=True)
+        os.truncate(log, 0)
+        processes.finish("p")
+        assert "ERROR: late" in str(processes.failure("p"))
+
+
 def test_a_lost_process_is_up_again_without_help(tmp_path):
+    pid = tmp_path / "pid"
+    told = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid())); {READY}"
     killed = []
 
     def enough(keeper, status):
         if keeper.up and not killed:
-            keeper.restart()
+            os.kill(int(pid.read_text()), signal.SIGTERM)
             killed.append(True)
             return False
         return keeper.up and status.restarts == 1
 
-    run_until(tmp_path, Program(READY), enough)
+    _, status, _ = run_until(tmp_path, Program(told), enough)
+    assert "code -15" in status.last_error
+
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from lepton_flwr.deploy.supervisor import Keeper, keep
+from lepton_flwr.deploy.status import StatusFile
+from simulations.processes import Processes
+from tests_of_supervisor import READY, Program
+folder = Path(sys.argv[1])
+with Processes(folder, {}) as processes:
+    status = StatusFile(folder)
+    told = f"import os; print(os.getpid(), flush=True); {READY}"
+    keep([Keeper(Program(told), processes, status, print)], status, lambda: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux'")
+def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
+    shutil.copyfile(__file__, tmp_path / "tests_of_supervisor.py")
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as parent:
+        log = tmp_path / "program.log"
+        wait_until(lambda: log.exists() and "ready" in log.read_text())
+        pid = int(log.read_text().split()[0])
+        assert os.path.exists(f"/proc/{pid}")
+        parent.kill()
+    try:
+        wait_until(lambda: ended(pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    with (
+        Processes(tmp_path, dict(os.environ)) as processes,
+        pytest.raises(FederationError, match="cannot start no-such-program"),
+    ):
+        processes.start("p", ["no-such-program"], tied=True)
 
 
 def test_pauses_double_to_a_minute_and_start_anew_after_a_good_run(monkeypatch):
@@ -155,6 +242,40 @@ def test_a_log_is_read_once_and_kept_in_bounds(tmp_path, monkeypatch):
         assert (tmp_path / "a.log.1").read_text().startswith("before\n")
         log.write(b"two\n")
         assert (tail.read(), path.read_text()) == ("two\n", "two\n")
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_is_cut_on_a_full_disk_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "MAX_LOG_BYTES", 20)
+    path = tmp_path / "a.log"
+    path.write_text("")
+    tail = LogTail(path)
+    path.write_text("a line that is long enough\n")
+
+    def copyfile(_, to):
+        to.write_text("half")
+        full()
+
+    monkeypatch.setattr(supervisor.shutil, "copyfile", copyfile)
+    assert tail.read() == "a line that is long enough\n"
+    assert path.read_bytes() == b""
+    assert not (tmp_path / "a.log.1").exists()
+
+
+def test_a_full_disk_ends_nothing_and_the_next_status_is_written_again(tmp_path, monkeypatch):
+    status = StatusFile(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        status.failed("a first error")
+        status.beat()
+        StatusFile(tmp_path)
+    assert Status.read(tmp_path).last_error == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    status.enter(RUNNING)
+    assert Status.read(tmp_path).last_error == "a first error"
 
 
 def test_a_folder_is_run_once_at_a_time(tmp_path):
