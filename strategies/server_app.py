@@ -35,6 +35,7 @@ from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.prometheus import PrometheusFile
 from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.training.models import ModelSpec, build
+from strategies.budgets import DEVICES_POPULATION
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 
@@ -207,7 +208,7 @@ def main(grid: Grid, context: Context) -> None:
     run = run_name(config, folder.path)
     where = {ROSTER: str(Path(own[ROSTER]).resolve())}
     checkpoints = begin(folder.path, config, ledgers, run, **where)
-    federation = _federation(config, roster, ledgers, run, checkpoints=checkpoints)
+    federation = _on_devices(config, roster, ledgers, run, checkpoints)
     federate(grid, federation, observer)
 
 
@@ -216,11 +217,14 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
                           " with a simulated one")  # fmt: skip
     with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        if ROSTER not in checkpoints.settings:
+            raise ConfigError(f"{path}: a run of simulated devices: go on with `lepton simulate"
+                              " --resume`")  # fmt: skip
         config = checkpoints.config
         members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
         ledgers = ledgers_of(checkpoints)
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        federation = _federation(config, members, ledgers, checkpoints=checkpoints)
+        federation = _on_devices(config, members, ledgers, checkpoints=checkpoints)
         federate(grid, federation, observer)
 
 
@@ -232,6 +236,18 @@ def _roster(path: str) -> Roster:
     named = Path(path)
     revoked = named.with_name(LIST_FILE)
     return Roster.of_authority(_read(named), _read(revoked) if revoked.exists() else None)
+
+
+def _on_devices(
+    config: RunConfig,
+    roster: Roster,
+    ledgers: Path,
+    run: str = "",
+    checkpoints: Checkpoints | None = None,
+) -> Federation:
+    """All runs on devices that share a ledger share an account, whatever their settings."""
+    origin = Origin(scenarios.get(config.scenario).title, DEVICES_POPULATION)
+    return _federation(config, roster, ledgers, run, origin, checkpoints)
 
 
 def _federation(  # noqa: PLR0917
