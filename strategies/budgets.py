@@ -107,14 +107,14 @@ class Budgets:
             population: as it was.
 
         Raises:
-            LedgerMissingError: it is not there, though the run has charged it.
+            LedgerMissingError: it is not there, though the run began with it.
             LedgerRolledBackError: it does not hold the row: another one, or an older copy.
         """
         path = folder / LEDGER_FILE
-        if head[0] and not path.exists():
+        if not path.exists():
             raise LedgerMissingError(
-                f"{path}: not there, though the run charged it: restore it; without it nobody can "
-                "tell what may still be spent"
+                f"{path}: not there, though the run began with it: restore it; without it nobody "
+                "can tell what may still be spent"
             )
         ledger = Ledger(path)
         try:

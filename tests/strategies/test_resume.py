@@ -326,6 +326,19 @@ class TestLedger:
             broken.serve()
         assert len(broken.rows) == 2
 
+    def test_a_ledger_that_was_empty_at_the_checkpoint_and_charged_since_is_missed(self, run):
+        broken = run(**PRIVACY).serve(die_at=(train(1), Exchange.WORK))
+        with contextlib.closing(Checkpoints.reopen(broken.folder)) as kept:
+            assert kept.latest.ledger[0] == 0
+        assert broken.charged == [1]
+        shutil.rmtree(broken.ledgers)
+        with pytest.raises(LedgerMissingError, match="restore it"):
+            broken.serve()
+        broken.ledgers.mkdir()
+        Ledger(broken.ledgers / LEDGER_FILE).close()  # another one, as empty as it was
+        with pytest.raises(LedgerRolledBackError, match="another ledger or an"):
+            broken.serve()
+
     @slow
     def test_without_the_ledgers_rows_nothing_goes_on(self, broken):
         (broken.ledgers / LEDGER_FILE).unlink()
