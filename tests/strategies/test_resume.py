@@ -429,7 +429,9 @@ class TestServerApp:
                 save(self.weights, path)
 
         monkeypatch.setattr(server_app, "build", lambda model, seed: Kept())
-        monkeypatch.setattr(server_app, "_roster", lambda path: members[1])
+        self.renewed = renewed = []
+        files = SimpleNamespace(verify=members[1].verify, renew=lambda: renewed.append(1))
+        monkeypatch.setattr(server_app, "_roster", lambda path: files)
         monkeypatch.setattr(server_app, "ProgressBar", lambda: Observers([]))
         return server_app
 
@@ -449,6 +451,7 @@ class TestServerApp:
         app.main(broken.grid, SimpleNamespace(run_id=1, run_config=given))
         assert broken.charged == [1, 2, 3, 4, 5]
         assert len(accounts(ledgers)) == 1
+        assert len(self.renewed) == 2 * 2  # before training and evaluation of two rounds
         assert broken.summary["rounds_skipped"] == [3]
         assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
 
