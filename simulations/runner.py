@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lepton_flwr._quiet import silent_stderr
 from lepton_flwr.config import RunConfig
-from lepton_flwr.errors import LeptonError
+from lepton_flwr.errors import ConfigError, LeptonError
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import FederatedData
@@ -108,7 +108,7 @@ def resume(path: Path, debug: bool = False) -> Path:
 
     Raises:
         CheckpointError: the run cannot go on.
-        ConfigError: its preprocessor is encrypted.
+        ConfigError: it ran on real devices; or its preprocessor is encrypted.
         DataError: its data cannot be used.
         LedgerError: its ledger cannot be trusted.
         OutputError: the run's folder cannot be written.
@@ -118,9 +118,11 @@ def resume(path: Path, debug: bool = False) -> Path:
     _quiet_environment()
     from lepton_flwr.runs.checkpoint import Checkpoints
     from strategies.preparation import prepare_again
-    from strategies.server_app import ledgers_of, observers
+    from strategies.server_app import ROSTER, ledgers_of, observers
 
     with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        if ROSTER in checkpoints.settings:
+            raise ConfigError(f"{path}: a run on devices: go on with `lepton server resume`")
         config = checkpoints.config
         ledgers = ledgers_of(checkpoints)
         data = prepare_again(config, path)

@@ -17,6 +17,9 @@ from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
 
 LEDGER_FILE = "server.db"
 _POPULATION = "lepton/ledger/population/v1"
+# The records of all devices that a server ever trained on. A setting of a run, who takes part in it
+# and the roster all change while the records stay: none of them is in the name.
+DEVICES_POPULATION = digest(_POPULATION, field("devices"))
 
 
 def statistics_event(config: RunConfig) -> SampledGaussian | None:
@@ -43,7 +46,7 @@ class Budgets:
         config: the run, with its noise.
         run: its name in the ledger.
         population: names the records of all clients together, 32 bytes; None lets the scenario
-            and its settings name them.
+            and its settings name them, which is right only for records that they determine.
 
     **Guarantee**: the rounds charged here and in every other run on the same ledger and data stay
     within the limits, if a round is not run when `charge` raises.
@@ -104,14 +107,14 @@ class Budgets:
             population: as it was.
 
         Raises:
-            LedgerMissingError: it is not there, though the run has charged it.
+            LedgerMissingError: it is not there, though the run began with it.
             LedgerRolledBackError: it does not hold the row: another one, or an older copy.
         """
         path = folder / LEDGER_FILE
-        if head[0] and not path.exists():
+        if not path.exists():
             raise LedgerMissingError(
-                f"{path}: not there, though the run charged it: restore it; without it nobody can "
-                "tell what may still be spent"
+                f"{path}: not there, though the run began with it: restore it; without it nobody "
+                "can tell what may still be spent"
             )
         ledger = Ledger(path)
         try:

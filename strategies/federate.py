@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class Federation:
         run: the run's name in the ledger; empty makes one.
         origin: what the records are, where the scenario does not say it.
         checkpoints: the run's; if they hold one, the run goes on from it. None keeps none.
+        renew: brings `members` up to date; see `SecureGrid`.
     """
 
     config: RunConfig
@@ -80,6 +82,7 @@ class Federation:
     run: str = ""
     origin: Origin | None = None
     checkpoints: Checkpoints | None = None
+    renew: Callable[[], None] | None = None
 
 
 def federate(
@@ -228,6 +231,7 @@ class _Server:
             grid,
             self._federation.members,
             _settings(self._config, self._federation.model, self._clip),
+            before_session=self._federation.renew,
             before_train=self._rounds.charge,
             on_session=self._rounds.session,
             watcher=self._rounds,

@@ -120,6 +120,8 @@ class SecureGrid(Grid):
         grid: the federation's.
         members: the roster.
         settings: how replies are summed.
+        before_session: called before a session, also before it is charged, to bring `members` up to
+            date; what it raises ends the run.
         before_train: called before any training message is sent, to charge the budget; what it
             raises ends the run.
         on_session: called after each session with its report and what it decoded to, if anything.
@@ -138,6 +140,7 @@ class SecureGrid(Grid):
         members: Members,
         settings: SecureSettings,
         *,
+        before_session: Callable[[], None] | None = None,
         before_train: Callable[[], None] | None = None,
         on_session: Callable[[SessionReport, Decoded | None], None] | None = None,
         watcher: Watcher | None = None,
@@ -147,6 +150,7 @@ class SecureGrid(Grid):
         self._grid = grid
         self._members = members
         self._settings = settings
+        self._before_session = before_session
         self._before_train = before_train
         self._on_session = on_session
         self._watcher = watcher or Watcher()
@@ -183,6 +187,8 @@ class SecureGrid(Grid):
         if any(message.content is not messages[0].content for message in messages):
             raise ConfigError("messages with different content: a sum needs one model for all")
         privacy = self._settings.client_privacy
+        if self._before_session is not None:
+            self._before_session()
         if purpose == "train":
             if self._before_train is not None:
                 self._before_train()

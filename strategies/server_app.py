@@ -20,7 +20,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from lepton_flwr.config import RunConfig, nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
-from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
@@ -34,9 +33,12 @@ from lepton_flwr.runs.observer import RunObserver
 from lepton_flwr.runs.progress import Observers, ProgressBar
 from lepton_flwr.runs.prometheus import PrometheusFile
 from lepton_flwr.runs.settings import resolve, scenario_defaults
+from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
+from strategies.budgets import DEVICES_POPULATION
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
+from strategies.roster_files import RosterFiles
 
 # Keys of the app's configuration that are not settings of a run.
 CONFIG_FILE = "config-file"
@@ -207,7 +209,7 @@ def main(grid: Grid, context: Context) -> None:
     run = run_name(config, folder.path)
     where = {ROSTER: str(Path(own[ROSTER]).resolve())}
     checkpoints = begin(folder.path, config, ledgers, run, **where)
-    federation = _federation(config, roster, ledgers, run, checkpoints=checkpoints)
+    federation = _on_devices(config, roster, ledgers, run, checkpoints)
     federate(grid, federation, observer)
 
 
@@ -216,27 +218,41 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
                           " with a simulated one")  # fmt: skip
     with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+        if ROSTER not in checkpoints.settings:
+            raise ConfigError(f"{path}: a run of simulated devices: go on with `lepton simulate"
+                              " --resume`")  # fmt: skip
         config = checkpoints.config
         members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
         ledgers = ledgers_of(checkpoints)
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        federation = _federation(config, members, ledgers, checkpoints=checkpoints)
+        federation = _on_devices(config, members, ledgers, checkpoints=checkpoints)
         federate(grid, federation, observer)
 
 
-def _roster(path: str) -> Roster:
+def _roster(path: str) -> RosterFiles:
     if not path:
         raise ConfigError(
             f"{ROSTER} is not set: expected the path of the certificate of the devices' authority"
         )
-    named = Path(path)
-    revoked = named.with_name(LIST_FILE)
-    return Roster.of_authority(_read(named), _read(revoked) if revoked.exists() else None)
+    return RosterFiles(Path(path))
+
+
+def _on_devices(
+    config: RunConfig,
+    roster: RosterFiles,
+    ledgers: Path,
+    run: str = "",
+    checkpoints: Checkpoints | None = None,
+) -> Federation:
+    """All runs on devices that share a ledger share an account, whatever their settings."""
+    origin = Origin(scenarios.get(config.scenario).title, DEVICES_POPULATION)
+    made = _federation(config, roster, ledgers, run, origin, checkpoints)
+    return replace(made, renew=roster.renew)
 
 
 def _federation(  # noqa: PLR0917
     config: RunConfig,
-    roster: Roster,
+    members: Members,
     ledgers: Path,
     run: str = "",
     origin: Origin | None = None,
@@ -244,14 +260,7 @@ def _federation(  # noqa: PLR0917
 ) -> Federation:
     title = scenarios.get(config.scenario).title if origin is None else origin.title
     model = describe_model(config)
-    return Federation(config, model, roster, title, ledgers, run, origin, checkpoints)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{ROSTER}={str(path)!r}: {error.strerror}") from None
+    return Federation(config, model, members, title, ledgers, run, origin, checkpoints)
 
 
 def _settings(values: Mapping[str, Any], config_file: str) -> RunConfig:

@@ -44,7 +44,8 @@ def train(
 
     Waits for as many of them as --clients says, all that may join if it does not. A server without
     the scenario's rows is told their shape in a --config file: under [model], input_shape and
-    num_classes.
+    num_classes. As a systemd service it writes to its own folder alone: for another --out or
+    --ledger add a ReadWritePaths line to its unit.
 
     Example: lepton server train clinics/server smoke --rounds 10 --config run.toml
     """

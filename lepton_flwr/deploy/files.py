@@ -54,6 +54,8 @@ PrivateTmp=yes
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictSUIDSGID=yes
+# All that it may write to. What else its settings name (of a server --out, --ledger and a file of
+# [observe] prometheus; of a device ledger and ledger_head) is another ReadWritePaths= line.
 ReadWritePaths={state}/{name}
 
 [Install]

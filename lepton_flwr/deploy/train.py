@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from lepton_flwr._files import write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.identity import ROSTER_FILE
 from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
@@ -31,7 +32,8 @@ def train(
         config: the run.
         out: folder that holds the runs; None is `runs` in the server's folder.
         ledger: folder of the server's ledger; None is `ledger` in the server's folder, so that what
-            was spent counts over runs.
+            was spent counts over runs. The server writes both: its unit lets it write to its own
+            folder alone, unless `ReadWritePaths` names another.
         console: where the log goes; None is standard output.
 
     Returns:
@@ -51,17 +53,17 @@ def train(
     folder = folder.resolve()
     _check_running(folder)
     run_folder = new_folder(out or folder / "runs", config.scenario).resolve()
-    with tempfile.TemporaryDirectory(prefix="lepton-train-") as name:
-        config_file = Path(name).resolve() / "config.toml"
-        config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
-        values = {
-            "simulated": False,
-            "roster": str(folder / ROSTER_FILE),
-            "config-file": str(config_file),
-            "out": str(run_folder),
-            "ledger": str((ledger or folder / "ledger").resolve()),
-        }
-        _run(folder, values, run_folder / "logs", console)
+    # Where the server may read it: under its unit, /tmp and what others own is out of its sight.
+    config_file = run_folder / "config.toml"
+    write_atomic(config_file, tomli_w.dumps(config.to_dict()).encode())
+    values = {
+        "simulated": False,
+        "roster": str(folder / ROSTER_FILE),
+        "config-file": str(config_file),
+        "out": str(run_folder),
+        "ledger": str((ledger or folder / "ledger").resolve()),
+    }
+    _run(folder, values, run_folder / "logs", console)
     return run_folder
 
 

@@ -135,6 +135,12 @@ class Chain:
         """All rows known to this object; see `refresh`."""
         return self._rows
 
+    def hash_of(self, number: int) -> bytes | None:
+        """Hash of a row; for 0 that of the salt, which no other log has; None for none."""
+        if not 0 <= number <= len(self._rows):
+            return None
+        return self._rows[number - 1].hash if number else self._origin().hash
+
     def refresh(self) -> list[Row]:
         """Read, check and return what was appended since the last call.
 

@@ -146,15 +146,17 @@ class Ledger:
 
     @property
     def head(self) -> tuple[int, bytes]:
-        """Number and hash of the newest row; a ledger that forgets it was rolled back."""
-        rows = self._chain.rows
-        return (rows[-1].number, rows[-1].hash) if rows else (0, b"")
+        """Number and hash of the newest row; a ledger that forgets it was rolled back.
+
+        An empty ledger's is 0 and a hash of its salt, which no other ledger has.
+        """
+        number = len(self._chain.rows)
+        return number, self._chain.hash_of(number) or b""
 
     def contains(self, head: tuple[int, bytes]) -> bool:
         """Whether an earlier `head` is in this ledger's past."""
         number, row_hash = head
-        rows = self._chain.rows
-        return number == 0 or (number <= len(rows) and rows[number - 1].hash == row_hash)
+        return self._chain.hash_of(number) == row_hash
 
     def dataset(self, content_digest: bytes) -> str:
         """This ledger's name of a data set: 32 hex digits, of no use without the ledger's salt.

@@ -27,7 +27,7 @@ from lepton_flwr.runs.observer import RoundRecord
 FOLDER, RUN_FILE, STATE_FILE, SESSION_FILE, LOCK_FILE = (
     "checkpoint", "run.json", "state.npz", "session", "lock",
 )  # fmt: skip
-VERSION = 1
+VERSION = 2
 _MEMBER = "state.json"
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 _CONFIG_LABEL = "lepton/checkpoint/config/v1"

@@ -14,6 +14,7 @@ from lepton_flwr import _files as files
 from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import OutputError
 from lepton_flwr.runs.checkpoint import (
+    VERSION,
     Checkpoint,
     CheckpointBusyError,
     CheckpointConfigError,
@@ -138,7 +139,9 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path, run):
         reopened(run)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 2}', b"\xff\xfe"]
+)
 def test_a_damaged_run_file_is_told(run, content):
     (run / "checkpoint/run.json").write_bytes(content)
     with pytest.raises(CheckpointError):
@@ -178,8 +181,8 @@ def test_another_configuration_is_refused_and_where_it_is_watched_may_change(run
 
 def test_another_format_is_refused(run, runs, monkeypatch):
     about = json.loads((run / "checkpoint/run.json").read_text())
-    (run / "checkpoint/run.json").write_text(json.dumps({**about, "version": 2}))
-    with pytest.raises(CheckpointVersionError, match="expected 1"):
+    (run / "checkpoint/run.json").write_text(json.dumps({**about, "version": VERSION + 1}))
+    with pytest.raises(CheckpointVersionError, match=f"expected {VERSION}:"):
         reopened(run)
 
 

@@ -10,26 +10,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tomli_w
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from lepton_flwr.config import OutputConfig, RunConfig
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
-from lepton_flwr.privacy.accounting import Unit, epsilon_of
+from lepton_flwr.privacy.accounting import BudgetError, Unit, epsilon_of
 from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.runs import events, plots
 from lepton_flwr.runs.checkpoint import CheckpointDamagedError, Checkpoints
-from lepton_flwr.runs.folder import RunFolder
+from lepton_flwr.runs.folder import RunFolder, new_folder
 from lepton_flwr.runs.journal import Journal, read
 from lepton_flwr.runs.progress import Observers
 from lepton_flwr.runs.state import RunState
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 from lepton_flwr.training.models import ModelSpec
 from strategies import federate as module
-from strategies.budgets import LEDGER_FILE
-from strategies.federate import Federation, federate, with_floor, with_noise
+from strategies.budgets import DEVICES_POPULATION, LEDGER_FILE
+from strategies.federate import Federation, Origin, federate, with_floor, with_noise
 from strategies.server_app import begin
 
 CLIENTS = 4
@@ -102,6 +103,7 @@ class Run:
         self.grid = grid(clients=CLIENTS, app=client)
         self.ledgers = folder / "ledgers"
         self.numbers = []
+        self.settings, self.origin = {}, None
         folder.mkdir()
 
     def serve(self, die_at=None, resume=True):
@@ -109,7 +111,7 @@ class Run:
         if resume and (self.folder / "checkpoint").exists():
             checkpoints = Checkpoints.reopen(self.folder)
         else:
-            checkpoints = Checkpoints.new(self.folder, f"smoke {self.folder.name}", {})
+            checkpoints = Checkpoints.new(self.folder, f"smoke {self.folder.name}", self.settings)
         config = checkpoints.config if checkpoints.latest else self.config
         kept = RunFolder(config, save_model=save, folder=self.folder, resumed=checkpoints.latest)
         answer, sessions, numbers = type(self.grid).answer, [], self.numbers
@@ -128,7 +130,13 @@ class Run:
         observer = Observers([kept, Journal(self.folder)])
         spec = ModelSpec("mlp", (2,), 2, ())
         federation = Federation(
-            config, spec, self.members, "title", self.ledgers, checkpoints=checkpoints
+            config,
+            spec,
+            self.members,
+            "title",
+            self.ledgers,
+            origin=self.origin,
+            checkpoints=checkpoints,
         )
         with contextlib.suppress(KilledError):
             federate(self.grid, federation, observer)
@@ -157,6 +165,12 @@ class Run:
 def save(weights, path):
     with path.open("wb") as file:
         np.savez(file, *weights)
+
+
+def accounts(ledgers):
+    """The populations that a ledger has charged."""
+    with Ledger(ledgers / LEDGER_FILE) as ledger:
+        return {charge.dataset for entry in ledger.history() for charge in entry.charges}
 
 
 @pytest.fixture
@@ -312,6 +326,19 @@ class TestLedger:
             broken.serve()
         assert len(broken.rows) == 2
 
+    def test_a_ledger_that_was_empty_at_the_checkpoint_and_charged_since_is_missed(self, run):
+        broken = run(**PRIVACY).serve(die_at=(train(1), Exchange.WORK))
+        with contextlib.closing(Checkpoints.reopen(broken.folder)) as kept:
+            assert kept.latest.ledger[0] == 0
+        assert broken.charged == [1]
+        shutil.rmtree(broken.ledgers)
+        with pytest.raises(LedgerMissingError, match="restore it"):
+            broken.serve()
+        broken.ledgers.mkdir()
+        Ledger(broken.ledgers / LEDGER_FILE).close()  # another one, as empty as it was
+        with pytest.raises(LedgerRolledBackError, match="another ledger or an"):
+            broken.serve()
+
     @slow
     def test_without_the_ledgers_rows_nothing_goes_on(self, broken):
         (broken.ledgers / LEDGER_FILE).unlink()
@@ -402,28 +429,63 @@ class TestServerApp:
                 save(self.weights, path)
 
         monkeypatch.setattr(server_app, "build", lambda model, seed: Kept())
-        monkeypatch.setattr(server_app, "_roster", lambda path: members[1])
+        self.renewed = renewed = []
+        files = SimpleNamespace(verify=members[1].verify, renew=lambda: renewed.append(1))
+        monkeypatch.setattr(server_app, "_roster", lambda path: files)
         monkeypatch.setattr(server_app, "ProgressBar", lambda: Observers([]))
         return server_app
 
-    def broken(self, run):
+    def broken(self, run, **settings):
         """With a model's shape in its configuration, as a server without rows has it."""
         model = {"input_shape": [2], "num_classes": 2}
         tables = {**PRIVACY, "model": model, "observe": {"prometheus": "run.prom"}}
-        return run(**tables).serve(die_at=(train(3), Exchange.WORK))
+        broken = run(**tables)
+        broken.settings, broken.origin = settings, Origin("title", DEVICES_POPULATION)
+        return broken.serve(die_at=(train(3), Exchange.WORK))
 
-    def test_it_goes_on_with_the_runs_own_settings(self, app, run):
-        broken = self.broken(run)
-        about = broken.folder / "checkpoint/run.json"
-        values = json.loads(about.read_text())
-        values["settings"] = {"ledger": str(broken.ledgers), "roster": "/authority.crt"}
-        about.write_text(json.dumps(values))
+    def test_it_goes_on_with_the_runs_own_settings(self, app, run, tmp_path):
+        ledgers = tmp_path / "run-0" / "ledgers"
+        broken = self.broken(run, ledger=str(ledgers), roster="/authority.crt")
         defaults = {"scenario": "smoke", "rounds": 99, "config-file": "", "out": "", "roster": ""}
         given = {**defaults, "ledger": "", "simulated": False, "resume": str(broken.folder)}
         app.main(broken.grid, SimpleNamespace(run_id=1, run_config=given))
         assert broken.charged == [1, 2, 3, 4, 5]
+        assert len(accounts(ledgers)) == 1
+        assert len(self.renewed) == 2 * 2  # before training and evaluation of two rounds
         assert broken.summary["rounds_skipped"] == [3]
         assert 'lepton_rounds_done{run="run-0"} 5' in (broken.folder / "run.prom").read_text()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"seed": 2},
+            pytest.param({"clients": CLIENTS + 5}, marks=slow),
+            pytest.param({"scenario": "health"}, marks=slow),
+            pytest.param({"data": {"min_rows": 11}}, marks=slow),
+        ],
+        ids=str,
+    )
+    def test_no_setting_of_a_run_on_devices_opens_a_new_account(self, app, run, tmp_path, changes):
+        base = {
+            "scenario": "smoke", "clients": CLIENTS, "rounds": 1, "seed": 1,
+            "model": {"input_shape": [2], "num_classes": 2}, **PRIVACY,
+            "secagg": {"timeout": 0.3, "update_bound": 2.0, "max_examples": 1000},
+        }  # fmt: skip
+        grid, file = run().grid, tmp_path / "config.toml"
+        given = {
+            "config-file": str(file), "roster": "/authority.crt", "simulated": False,
+            "ledger": str(tmp_path / "ledger"),
+        }  # fmt: skip
+
+        def start(**more):
+            file.write_text(tomli_w.dumps(base | more))
+            values = {**given, "out": str(new_folder(tmp_path / "runs", "smoke"))}
+            app.main(grid, SimpleNamespace(run_id=1, run_config=values))
+
+        start()
+        with pytest.raises(BudgetError, match="the ledger allows no round"):
+            start(**changes)
+        assert len(accounts(tmp_path / "ledger")) == 1
 
     def test_a_model_that_is_to_be_on_no_disk_in_clear_is_in_no_checkpoint(self, app, run):
         whole = run(**NO_PRIVACY)
@@ -437,9 +499,14 @@ class TestServerApp:
         with pytest.raises(ConfigError, match="lepton simulate --resume"):
             app._resume(broken.grid, broken.folder, "", simulated=True)
 
+    def test_it_does_not_go_on_with_a_run_of_simulated_devices(self, app, run):
+        simulated = run(**NO_PRIVACY).serve(die_at=(train(1), Exchange.WORK))
+        with pytest.raises(ConfigError, match="lepton simulate --resume"):
+            app._resume(simulated.grid, simulated.folder, "/authority.crt", simulated=False)
+
     @slow
     def test_a_run_that_does_not_say_where_its_ledgers_are_does_not_go_on(self, app, run):
-        broken = self.broken(run)
+        broken = self.broken(run, roster="/authority.crt")
         for _ in range(2):  # and is left free
             with pytest.raises(CheckpointDamagedError, match="folder of the ledgers"):
                 app._resume(broken.grid, broken.folder, "", simulated=False)

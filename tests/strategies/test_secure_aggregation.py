@@ -286,6 +286,27 @@ class TestFailures:
             strategy.start(some, initial, num_rounds=1)
         assert not some.requests
 
+    def test_members_are_renewed_before_a_round_is_charged(self, grid, members, initial):
+        some, charged = grid(), []
+
+        def refuse():
+            raise PrivacyError("a list that cannot be used")
+
+        strategy = SecureAggregation(
+            FedAvg(),
+            lambda plain: SecureGrid(
+                plain,
+                members[1],
+                settings(),
+                before_session=refuse,
+                before_train=lambda: charged.append(1),
+            ),
+        )
+        with pytest.raises(PrivacyError, match="cannot be used"):
+            strategy.start(some, initial, num_rounds=1)
+        assert not some.requests
+        assert not charged
+
     def test_single_replies_cannot_be_asked_for(self, grid, members):
         secure = SecureGrid(grid(), members[1], settings())
         with pytest.raises(ConfigError):
