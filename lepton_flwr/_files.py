@@ -67,8 +67,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
         OutputError: `path` exists, or a file cannot be written.
     """
     partial = path.with_name(f".partial-{path.name}")
-    if os.path.lexists(path):
-        raise OutputError(f"{path}: exists: expected a new folder; nothing was changed")
+    refuse_existing(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)  # what a crash left
@@ -83,6 +82,16 @@ def staged_folder(path: Path) -> Iterator[Path]:
             _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Check that a folder is still to be made.
+
+    Raises:
+        OutputError: `path` exists; a symbolic link counts.
+    """
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists: expected a new folder; nothing was changed")
 
 
 @contextmanager

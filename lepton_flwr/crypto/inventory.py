@@ -15,7 +15,8 @@ from lepton_flwr.crypto.certificates import (
     load_certificate,
     parse_authorities,
 )
-from lepton_flwr.crypto.keyring import AUTHORITY, REGISTER_FILE, SERVER
+from lepton_flwr.crypto.keyring import AUTHORITY, REGISTER_FILE
+from lepton_flwr.crypto.members import SERVER
 from lepton_flwr.crypto.register import Register
 from lepton_flwr.crypto.revocation import LIST_FILE, RevocationList, read_lists
 

@@ -26,38 +26,45 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from cryptography.hazmat.primitives import serialization
-
 from lepton_flwr import _validate as check
-from lepton_flwr._files import output_errors, staged_folder, write_atomic
+from lepton_flwr._files import output_errors, refuse_existing, staged_folder, write_atomic
 from lepton_flwr.crypto import authority as authorities
-from lepton_flwr.crypto import identity, tls
+from lepton_flwr.crypto import tls
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.certificates import certified_key, parse_der
-from lepton_flwr.crypto.files import write_private
+from lepton_flwr.crypto.members import (
+    DEVICES,
+    NODES,
+    SERVER,
+    Complete,
+    Made,
+    make_folder,
+    write_members,
+    write_nodes,
+)
 from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
 from lepton_flwr.crypto.register import Issued, Register
-from lepton_flwr.crypto.revocation import LIST_FILE, LIST_LIFETIME, locked
+from lepton_flwr.crypto.revocation import LIST_LIFETIME, locked
 from lepton_flwr.crypto.tls import ServerCredentials, TlsAuthority, create_server_credentials
 from lepton_flwr.errors import ConfigError
 
-AUTHORITY, SERVER, DEVICES, NODES = "authority", "server", "devices", "nodes"
+AUTHORITY = "authority"
 REGISTER_FILE = "register.json"
-NODE_KEY_FILE = "node.key"
 AUTHORITY_LIFETIME = timedelta(days=5 * 365)
 MAX_NODES = 10_000
-
-Complete = Callable[[Path], None]
-"""Adds to the new folder of a device what else it needs."""
+_INIT, _ISSUE, _REVOKE, _ROTATE = "init", "issue", "revoke", "rotate"
+_SERVER, _AUTHORITY, _FINISH = "server", "authority", "finish"
 
 
 class Keyring:
     """The keys of a federation.
 
-    Every change is recorded in the register first, then written into the folders of the server and
-    of the devices that are still below `devices/`; after a crash, `revoke()` of nobody writes them
-    again. Commands that change something at the same time wait for each other.
+    A change is in the register before anything of it is in a folder that leaves the authority:
+    those of the server and of the devices that are still below `devices/`. After a crash, the same
+    call again completes it. Any other call first writes what the register knows, which is all but
+    private keys: a certificate of `issue` whose folder never appeared is revoked, and a device that
+    was to be rotated is to be rotated again. Changes at the same time wait for each other.
 
     Args:
         folder: the federation's.
@@ -116,16 +123,22 @@ class Keyring:
             )
         with staged_folder(folder) as partial:
             vault = partial / AUTHORITY
-            for made in (vault, partial / SERVER, partial / SERVER / NODES, partial / DEVICES):
-                made.mkdir(mode=0o700)
+            for new in (vault, partial / SERVER, partial / SERVER / NODES, partial / DEVICES):
+                new.mkdir(mode=0o700)
             _new_authority(vault, 1, name, passphrase, now())
             web = TlsAuthority.create(now(), AUTHORITY_LIFETIME)
             web.save(vault, passphrase)
             create_server_credentials(partial / SERVER, _server_names(address), web)
             Register(name, address).write(vault / REGISTER_FILE)
             ring = cls(partial, passphrase, now)
-            issued = [ring._make(f"device-{number:03d}") for number in range(1, nodes + 1)]
-            ring._commit(ring.register.with_issued(*issued))
+            devices = [ring._make(f"device-{number:03d}") for number in range(1, nodes + 1)]
+
+            def write() -> None:
+                for made in devices:
+                    made.write_new(ring._folder(made.issued.name), web.certificate_pem, None)
+
+            register = ring.register.with_issued(*(made.issued for made in devices))
+            ring._commit(register, (_INIT,), write)
             if complete is not None:
                 complete(partial)
         return cls(folder, passphrase, now)
@@ -145,11 +158,22 @@ class Keyring:
             OutputError: its folder exists, or a file cannot be written.
             PassphraseError: the authority's passphrase is missing or wrong.
         """
-        with self._changing():
-            if self.register.current(name):
-                raise ConfigError(f"{name} has a certificate: expected a new name; or rotate it")
-            self._commit(self.register.with_issued(self._make(name, complete)))
-        return self.folder / DEVICES / name
+        folder = self._folder(name)
+        with self._changing(_ISSUE, name) as done:
+            if not done:
+                if self.register.current(name):
+                    raise ConfigError(
+                        f"{name} has a certificate: expected a new name; or rotate it"
+                    )
+                made = self._make(name)
+                refuse_existing(folder)
+                web = (self._vault / tls.AUTHORITY_FILE).read_bytes()
+                self._commit(
+                    self.register.with_issued(made.issued),
+                    (_ISSUE, name),
+                    lambda: made.write_new(folder, web, complete),
+                )
+        return folder
 
     def revoke(self, names: Sequence[str] = ()) -> None:
         """Revoke devices and sign new lists; without names, the lists are renewed.
@@ -159,10 +183,12 @@ class Keyring:
             PassphraseError: the authority's passphrase is missing or wrong.
             OutputError: a file cannot be written.
         """
-        with self._changing():
-            for name in names:
-                self._known(name)
-            self._commit(self.register.with_revoked(names, self._now()))
+        with self._changing(_REVOKE, *names) as done:
+            if not done:
+                for name in names:
+                    self._known(name)
+                register = self.register.with_revoked(names, self._now())
+                self._commit(register, (_REVOKE, *names))
 
     def rotate_device(self, name: str) -> Path:
         """Make new keys of a device and revoke its former ones.
@@ -175,21 +201,16 @@ class Keyring:
             PassphraseError: the authority's passphrase is missing or wrong.
             OutputError: a file cannot be written.
         """
-        with self._changing():
+        folder = self._folder(name)
+        with self._changing(_ROTATE, name):
             self._known(name)
-            made = self._authority().issue(name, self._now())
-            private, public = tls.node_key()
+            made = self._make(name)
             register = self.register.with_revoked([name], self._now())
-            generation = register.generations[-1]
-            certificate = parse_der(made.certificate)
-            register = register.with_issued(Issued(name, generation, certificate))
-            register.write(self._vault / REGISTER_FILE)
-            folder = self._device(name)
-            self._replace(folder / identity.KEY_FILE, made.key_pem)
-            self._replace(folder / identity.CERTIFICATE_FILE, made.certificate_pem)
-            self._replace(folder / NODE_KEY_FILE, private)
-            self._replace(self.folder / SERVER / NODES / f"{name}.pub", public)
-            self._commit(register)
+            self._commit(
+                register.with_issued(made.issued),
+                (_ROTATE, name),
+                lambda: made.replace_keys(folder),
+            )
         return folder
 
     def rotate_server(self) -> None:
@@ -199,7 +220,7 @@ class Keyring:
             PassphraseError: the authority's passphrase is missing or wrong.
             OutputError: a file cannot be written.
         """
-        with self._changing():
+        with self._changing(_SERVER):
             web = TlsAuthority.load(self._vault, self._passphrase)
             key, certificate = web.issue(_server_names(self.register.address), self._now())
             files = ServerCredentials.within(self.folder / SERVER)
@@ -217,7 +238,9 @@ class Keyring:
             PassphraseError: the authority's passphrase is missing or wrong.
             OutputError: a file cannot be written.
         """
-        with self._changing():
+        with self._changing(_AUTHORITY) as done:
+            if done:
+                return
             former = self.register
             if len(former.generations) > 1:
                 raise ConfigError("two authorities are trusted: finish that change first")
@@ -228,20 +251,15 @@ class Keyring:
             new = _new_authority(self._vault, number, former.name, secret, self._now())
             self._loaded[number] = new
             made = [
-                Issued(
-                    one.name,
-                    number,
-                    new.certify(one.name, certified_key(one.certificate), self._now()),
+                replace(
+                    one,
+                    generation=number,
+                    certificate=new.certify(name, certified_key(one.certificate), self._now()),
                 )
-                for one in former.issued
-                if one.revoked is None
+                for name, one in former.newest().items()
             ]
-            folders = [self._device(one.name) for one in made]
             register = replace(former, generations=(*former.generations, number))
-            self._commit(register.with_issued(*made))
-            for folder, one in zip(folders, made, strict=True):
-                pem = one.certificate.public_bytes(serialization.Encoding.PEM)
-                self._replace(folder / identity.CERTIFICATE_FILE, pem)
+            self._commit(register.with_issued(*made), (_AUTHORITY,))
 
     def drop_authority(self) -> None:
         """Stop trusting the former authority and destroy its key.
@@ -251,14 +269,14 @@ class Keyring:
             PassphraseError: the authority's passphrase is missing or wrong.
             OutputError: a file cannot be written.
         """
-        with self._changing():
+        with self._changing(_FINISH) as done:
+            if done:
+                return
             *former, last = self.register.generations
             if not former:
                 raise ConfigError("one authority is trusted: there is no former one to drop")
             kept = tuple(one for one in self.register.issued if one.generation == last)
-            self._commit(replace(self.register, generations=(last,), issued=kept))
-            for number in former:
-                shutil.rmtree(self._vault / f"ca-{number}")
+            self._commit(replace(self.register, generations=(last,), issued=kept), (_FINISH,))
 
     @property
     def key_file(self) -> Path:
@@ -269,11 +287,28 @@ class Keyring:
     def _vault(self) -> Path:
         return self.folder / AUTHORITY
 
+    def _folder(self, name: str) -> Path:
+        return self.folder / DEVICES / name
+
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self, *change: str) -> Iterator[bool]:
+        """Keep others out, and complete what a crash left unfinished.
+
+        Yields:
+            Whether that was this very change, which is done then.
+        """
         with locked(self._vault):
             self.register = Register.read(self._vault / REGISTER_FILE)
-            yield
+            yield bool(self.register.unfinished) and self._recover() == change
+
+    def _recover(self) -> tuple[str, ...]:
+        """Write what the register knows; returns the change that is complete by that, if one is."""
+        verb, *names = change = self.register.unfinished
+        register = self.register
+        if lost := verb == _ISSUE and not self._folder(names[0]).exists():
+            register = register.with_revoked(names, self._now())  # nobody has its keys
+        self._commit(register, change)
+        return () if lost or verb == _ROTATE else change
 
     def _authority(self, generation: int | None = None) -> Authority:
         number = self.register.generations[-1] if generation is None else generation
@@ -288,8 +323,8 @@ class Keyring:
                 f"{', '.join(self.register.names()[:8]) or '(none)'}"
             )
 
-    def _make(self, name: str, complete: Complete | None = None) -> Issued:
-        """Make a device's folder; what it was issued is still to be recorded."""
+    def _make(self, name: str) -> Made:
+        """Make a device's keys, in memory."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
             raise ConfigError(
                 f"name={name!r}: expected 1 to 63 lower-case letters, digits, '.', '_', '-'"
@@ -297,20 +332,24 @@ class Keyring:
         generation = self.register.generations[-1]
         made = self._authority(generation).issue(name, self._now())
         private, public = tls.node_key()
-        with staged_folder(self.folder / DEVICES / name) as partial:
-            made.save(partial)
-            write_private(partial / NODE_KEY_FILE, private)
-            write_private(partial / tls.AUTHORITY_FILE, self._web_certificate())
-            if complete is not None:
-                complete(partial)
-        self._replace(self.folder / SERVER / NODES / f"{name}.pub", public)
-        return Issued(name, generation, parse_der(made.certificate))
+        return Made(
+            Issued(name, generation, parse_der(made.certificate), public.decode()), made, private
+        )
 
-    def _commit(self, register: Register) -> None:
-        """Record what changed, sign its lists, and write rosters and lists into all folders."""
+    def _commit(
+        self, register: Register, change: tuple[str, ...], write: Callable[[], object] | None = None
+    ) -> None:
+        """Record a change, then write it into all folders.
+
+        Args:
+            register: the new one.
+            change: what to record as unfinished until all is written.
+            write: writes the private keys, which are nowhere else.
+        """
         now = self._now()
         # Seconds, so that a register put back from a copy still numbers its lists upwards.
-        register = replace(register, lists=max(register.lists + 1, int(now.timestamp())))
+        number = max(register.lists + 1, int(now.timestamp()))
+        register = replace(register, lists=number, unfinished=change)
         trusted = [self._authority(number) for number in register.generations]
         lists = b"".join(
             one.sign_revocations(register.lists, register.revoked(number), now, LIST_LIFETIME)
@@ -318,25 +357,21 @@ class Keyring:
         )
         register.write(self._vault / REGISTER_FILE)
         self.register = register
+        write_nodes(self.folder, register)
+        if write is not None:
+            write()
+        if change == (_AUTHORITY,):
+            for name in register.names():
+                make_folder(self._folder(name))
         roster = b"".join(one.certificate_pem for one in trusted)
-        names = register.names()
-        devices = [self.folder / DEVICES / name for name in names]
-        for folder in (self.folder / SERVER, *(one for one in devices if one.is_dir())):
-            self._replace(folder / LIST_FILE, lists)  # before the roster that asks for it
-            self._replace(folder / identity.ROSTER_FILE, roster)
-        for public in (self.folder / SERVER / NODES).glob("*.pub"):
-            if public.stem not in names:
-                public.unlink()
-
-    def _device(self, name: str) -> Path:
-        """A device's folder; made if it was moved to the device, for the files to deliver."""
-        folder = self.folder / DEVICES / name
-        with output_errors(folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
-
-    def _web_certificate(self) -> bytes:
-        return (self._vault / tls.AUTHORITY_FILE).read_bytes()
+        write_members(self.folder, register, lists, roster)
+        for former in range(1, register.generations[0]):
+            vault = self._vault / f"ca-{former}"
+            with output_errors(vault):
+                if vault.exists():
+                    shutil.rmtree(vault)
+        self.register = replace(register, unfinished=())
+        self.register.write(self._vault / REGISTER_FILE)
 
     @staticmethod
     def _replace(path: Path, content: bytes) -> None:

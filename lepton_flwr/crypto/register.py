@@ -16,7 +16,7 @@ from lepton_flwr.crypto.certificates import fingerprint, parse_pem
 from lepton_flwr.crypto.revocation import Revoked
 from lepton_flwr.errors import LeptonError, PrivacyError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class RegisterError(PrivacyError):
@@ -31,12 +31,14 @@ class Issued:
         name: the device's.
         generation: of the authority that issued it.
         certificate: the certificate.
+        node: the public key that authenticates the device's SuperNode, one OpenSSH line.
         revoked: when it was revoked, with a time zone; None if it was not.
     """
 
     name: str
     generation: int
     certificate: x509.Certificate
+    node: str
     revoked: datetime | None = None
 
 
@@ -50,6 +52,7 @@ class Register:
         generations: numbers of the authorities that devices trust; the last one issues.
         lists: number of the newest revocation lists.
         issued: every certificate of these authorities.
+        unfinished: the change whose files may not all be written, a verb and names; empty if none.
     """
 
     name: str
@@ -57,10 +60,15 @@ class Register:
     generations: tuple[int, ...] = (1,)
     lists: int = 0
     issued: tuple[Issued, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     def current(self, name: str) -> tuple[Issued, ...]:
         """A device's certificates that are not revoked."""
         return tuple(one for one in self.issued if one.name == name and one.revoked is None)
+
+    def newest(self) -> dict[str, Issued]:
+        """Of each of `names()` the certificate that was issued last."""
+        return {one.name: one for one in self.issued if one.revoked is None}
 
     def names(self) -> list[str]:
         """The devices that have a certificate that is not revoked."""
@@ -100,6 +108,7 @@ class Register:
             "address": str(self.address),
             "generations": list(self.generations),
             "lists": self.lists,
+            "unfinished": list(self.unfinished),
             "issued": [_to_table(one) for one in self.issued],
         }
         write_atomic(path, f"{json.dumps(table, indent=1)}\n".encode(), mode=0o600)
@@ -124,6 +133,7 @@ class Register:
                 tuple(int(number) for number in table["generations"]),
                 int(table["lists"]),
                 tuple(_from_table(one) for one in table["issued"]),
+                tuple(str(word) for word in table["unfinished"]),
             )
         except OSError as error:
             raise RegisterError(
@@ -146,6 +156,7 @@ def _to_table(one: Issued) -> dict[str, Any]:
         "sha256": fingerprint(one.certificate),
         "revoked": None if one.revoked is None else one.revoked.isoformat(),
         "certificate": one.certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        "node": one.node,
     }
 
 
@@ -154,4 +165,5 @@ def _from_table(table: dict[str, Any]) -> Issued:
     if revoked is not None and revoked.tzinfo is None:
         raise ValueError("a time without a zone")
     certificate = parse_pem(table["certificate"].encode())
-    return Issued(str(table["name"]), int(table["generation"]), certificate, revoked)
+    node = str(table["node"])
+    return Issued(str(table["name"]), int(table["generation"]), certificate, node, revoked)

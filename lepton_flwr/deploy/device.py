@@ -10,7 +10,7 @@ from pathlib import Path
 from lepton_flwr.crypto import tls
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import read_private
-from lepton_flwr.crypto.keyring import NODE_KEY_FILE
+from lepton_flwr.crypto.members import NODE_KEY_FILE
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile

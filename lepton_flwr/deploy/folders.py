@@ -6,7 +6,8 @@ from pathlib import Path
 from lepton_flwr import _validate as check
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import write_private
-from lepton_flwr.crypto.keyring import DEVICES, SERVER, Keyring
+from lepton_flwr.crypto.keyring import Keyring
+from lepton_flwr.crypto.members import DEVICES, SERVER
 from lepton_flwr.deploy import files
 from lepton_flwr.deploy.settings import DEVICE_FILE, SERVER_FILE, DeviceSettings, ServerSettings
 from lepton_flwr.device import POLICY_FILE, Policy

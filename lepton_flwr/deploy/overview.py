@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lepton_flwr.crypto.keyring import DEVICES, SERVER
+from lepton_flwr.crypto.members import DEVICES, SERVER
 from lepton_flwr.deploy.nodes import GONE, Nodes, read_nodes, wanted_nodes
 from lepton_flwr.deploy.server import CONNECTION, flower_variables
 from lepton_flwr.deploy.settings import DEVICE_FILE, SERVER_FILE, DeviceSettings

@@ -304,7 +304,7 @@ def test_a_short_passphrase_makes_nothing(tmp_path):
     "damage",
     [
         lambda table: table.pop("issued"),
-        lambda table: table.update(format=2),
+        lambda table: table.update(format=1),
         lambda table: table["issued"][0].update(certificate="x"),
         lambda table: table["issued"][0].update(revoked="yesterday"),
         lambda table: table["issued"][0].update(revoked="2030-01-01T00:00:00"),
