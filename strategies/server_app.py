@@ -44,6 +44,7 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
+POPULATION = "population"
 RESUME = "resume"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
@@ -110,6 +111,8 @@ def serve(  # noqa: PLR0917
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
+    if origin is None and isinstance(data, FederatedData):
+        origin = _origin(config, data.population)
     with _devices(run_id, config, data, ledgers) as roster:
         federation = _federation(config, roster, ledgers, run, origin, checkpoints)
         federate(grid, federation, observer, stop)
@@ -165,7 +168,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, RESUME)
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME)
     own = {key: str(values.pop(key, None) or "") for key in names}
     simulated = context.run_config.get(SIMULATED) is not False
     if own[RESUME]:
@@ -205,9 +208,10 @@ def main(grid: Grid, context: Context) -> None:
     folder, observer = observers(config, folder=out)
     ledgers = named or folder.path / LEDGERS
     run = run_name(config, folder.path)
-    where = {ROSTER: str(Path(own[ROSTER]).resolve())}
+    where = {ROSTER: str(Path(own[ROSTER]).resolve()), POPULATION: own[POPULATION]}
     checkpoints = begin(folder.path, config, ledgers, run, **where)
-    federation = _federation(config, roster, ledgers, run, checkpoints=checkpoints)
+    origin = _origin(config, _population(own[POPULATION]))
+    federation = _federation(config, roster, ledgers, run, origin, checkpoints)
     federate(grid, federation, observer)
 
 
@@ -220,8 +224,24 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
         ledgers = ledgers_of(checkpoints)
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        federation = _federation(config, members, ledgers, checkpoints=checkpoints)
+        origin = _origin(config, _population(str(checkpoints.settings.get(POPULATION, ""))))
+        federation = _federation(config, members, ledgers, "", origin, checkpoints)
         federate(grid, federation, observer)
+
+
+def _population(text: str) -> bytes:
+    try:
+        named = bytes.fromhex(text)
+    except ValueError:
+        named = b"?"
+    if len(named) not in (0, 32):
+        raise ConfigError(f"{POPULATION} of {len(text)} characters: expected 64 hex digits")
+    return named
+
+
+def _origin(config: RunConfig, population: bytes) -> Origin | None:
+    """A scenario's records; None where nothing names them."""
+    return Origin(scenarios.get(config.scenario).title, population) if population else None
 
 
 def _roster(path: str) -> Roster:

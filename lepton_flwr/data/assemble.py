@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.data import partition
+from lepton_flwr.data import partition, records
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.errors import ConfigError, DataError
 
@@ -47,7 +47,10 @@ def assemble(
     for i, rows in enumerate(parts.values()):
         train, test = hold_out(config, i, rows)
         held.append(ClientData(x[train], y[train], x[test], y[test]))
-    return FederatedData(tuple(held), tuple(parts), num_classes, feature_names)
+    population = records.population(records.of_features(x, y))
+    return FederatedData(
+        tuple(held), tuple(parts), num_classes, feature_names, population=population
+    )
 
 
 def hold_out(config: RunConfig, client: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.data import records
 from lepton_flwr.data.assemble import divide, hold_out
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.data.preprocessing.columns import Table, TableSchema, distinct_rows, take
@@ -49,6 +50,7 @@ class FederatedTables:
         options: of the preprocessing.
         label: the column that held the classes.
         classes: their names, in the order of their numbers; public.
+        population: names all records together in the server's ledger, however they are divided.
     """
 
     clients: tuple[ClientTables, ...]
@@ -58,6 +60,7 @@ class FederatedTables:
     options: Options
     label: str = ""
     classes: tuple[str, ...] = ()
+    population: bytes = b""
 
     @property
     def releases(self) -> int:
@@ -89,6 +92,7 @@ class FederatedTables:
             preprocessor,
             self.label,
             self.classes,
+            self.population,
         )
 
 
@@ -130,7 +134,10 @@ def assemble_tables(
             )
         )
     options = Options(impute=config.data.impute)
-    return FederatedTables(tuple(held), tuple(parts), num_classes, schema, options)
+    population = records.population(records.of_table(table, y))
+    return FederatedTables(
+        tuple(held), tuple(parts), num_classes, schema, options, population=population
+    )
 
 
 def records_digest(table: Table, y: np.ndarray) -> bytes:

@@ -237,6 +237,15 @@ def test_a_kept_ledger_refuses_the_same_rows_a_second_time(make, rows, tmp_path)
     make(seed=2, **options).preprocess_data(rows[0][:200], rows[1][:200])  # other rows
 
 
+@pytest.mark.parametrize("change", [{"seed": 2}, {"participants": 4}, {"test_fraction": 0.3}, {}])
+def test_no_other_division_of_the_same_rows_has_a_budget_of_its_own(make, rows, tmp_path, change):
+    options = {"ledger": tmp_path / "kept", "statistics_share": 0.9}
+    make(**options).preprocess_data(*rows)
+    x, y = rows
+    with pytest.raises(BudgetError, match="the ledger allows no round"):
+        make(**options | change).preprocess_data(x[::-1], y[::-1])
+
+
 def test_a_participant_for_each_value_of_a_column(make, table):
     frame = table()
     client = make(partition="natural", by="town", participants=None)

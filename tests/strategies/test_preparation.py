@@ -140,6 +140,21 @@ def test_the_same_records_have_one_account_whatever_noise_their_statistics_had(r
             assert ledger.spent(Unit.RECORD, dataset, 1e-5) > 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"clients": 4}, {"data": {"test_fraction": 0.4}}],
+)
+def test_the_same_records_have_one_account_however_they_are_divided(run, tmp_path, csv, change):
+    table = [line.split(",") for line in csv.read_text().splitlines()]
+    csv.write_text("".join(f"{age},{plan},{ill}\n" for age, plan, _, ill in table))
+    loose = {"dp": {"record": {"statistics_share": 0.7}}, "data": {"by": "", "partition": "iid"}}
+    run("one", tmp_path / "kept", **loose)
+    data = loose["data"] | change.get("data", {})
+    with pytest.raises(BudgetError, match="the ledger allows no round"):
+        run("two", tmp_path / "kept", **(loose | change | {"data": data}))
+
+
 def test_the_preprocessor_is_saved_and_is_what_made_the_features(run, tmp_path, csv):
     made = run()
     saved = Preprocessor.load(tmp_path / "one" / PREPROCESSOR_FILE)
