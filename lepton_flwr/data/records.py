@@ -30,19 +30,18 @@ def of_features(x: np.ndarray, y: np.ndarray) -> list[bytes]:
 
 
 def of_table(table: Mapping[str, np.ndarray], y: np.ndarray) -> list[bytes]:
-    """SHA-256 of each record's values and class, as `of_features`.
+    """SHA-256 of each record's values and class, as `of_features`; columns' names are not in it.
 
     Args:
         table: as `TableSchema.read` gives it; missing values are equal to each other.
         y: classes, int32, shape (n,).
     """
-    names = digest(_RECORD, *map(field, table))
     numbers = [values for values in table.values() if values.dtype != object]
     texts = [values.tolist() for values in table.values() if values.dtype == object]
     rows = _canonical(np.stack(numbers, axis=1), "<f8") if numbers else np.zeros((len(y), 0))
     answers = zip(*texts, strict=True) if texts else ((),) * len(y)
     return [
-        digest(_RECORD, names, field(label), row.tobytes(), *map(_text, answer))
+        digest(_RECORD, field(label), row.tobytes(), *map(_text, answer))
         for row, label, answer in zip(rows, y.tolist(), answers, strict=True)
     ]
 

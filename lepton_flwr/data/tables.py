@@ -118,12 +118,13 @@ def assemble_tables(
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
     parts = divide(config, y, keys, clients)
+    named = records.of_table(table, y)
     held = []
-    for i, rows in enumerate(parts.values()):
+    for name, rows in parts.items():
         kept = rows
         if config.data.drop_duplicates:
             kept = rows[distinct_rows(take(table, rows), y[rows])]
-        train, test = hold_out(config, i, kept)
+        train, test = hold_out(config, name, kept, named)
         held.append(
             ClientTables(
                 take(table, train),
@@ -134,7 +135,7 @@ def assemble_tables(
             )
         )
     options = Options(impute=config.data.impute)
-    population = records.population(records.of_table(table, y))
+    population = records.population(named)
     return FederatedTables(
         tuple(held), tuple(parts), num_classes, schema, options, population=population
     )

@@ -103,13 +103,14 @@ def _recalibrated(config: RunConfig) -> RunConfig:
 def test_the_statement_names_statistics_and_does_not_count_them_as_an_earlier_run(run, tmp_path):
     made = run()
     ledgers = tmp_path / "one" / "ledgers"
-    with contextlib.closing(Budgets.open(ledgers, made.config, made.run)) as budgets:
+    named = made.data.population
+    with contextlib.closing(Budgets.open(ledgers, made.config, made.run, named)) as budgets:
         statement = budgets.statement(Unit.RECORD, 2, ())
     assert statement.epsilon_before == 0
     assert statement.epsilon <= 3
     assert "3 Gaussian releases of statistics for preprocessing" in statement.sentence()
     # Another run on the same ledger does.
-    with contextlib.closing(Budgets.open(ledgers, made.config, "other")) as budgets:
+    with contextlib.closing(Budgets.open(ledgers, made.config, "other", named)) as budgets:
         assert budgets.statement(Unit.RECORD, 2, ()).epsilon_before > 0
 
 
