@@ -79,7 +79,7 @@ def prepare(
         BudgetError: an earlier run on the same rows has spent what is needed.
     """
     from strategies.federate import with_floor, with_noise, with_statistics
-    from strategies.preparation import ask_statistics, with_data
+    from strategies.preparation import ask_statistics, run_name, with_data
 
     labels, classes = Labels.of(y)
     config = run_config(settings, len(classes), model_to)
@@ -88,7 +88,7 @@ def prepare(
     config = with_noise(with_statistics(config, tables.releases))
     ledgers = folder / "ledgers" if settings.ledger is None else Path(settings.ledger).absolute()
     records = tuple(client.records for client in tables.clients)
-    run = f"client {folder.name}"
+    run = run_name(config, folder)
     preprocessor = ask_statistics(config, tables, ledgers, run, progress)
     preprocessor = _rescaled(preprocessor)
     data = tables.features(preprocessor)

@@ -237,6 +237,24 @@ def test_a_kept_ledger_refuses_the_same_rows_a_second_time(make, rows, tmp_path)
     make(seed=2, **options).preprocess_data(rows[0][:200], rows[1][:200])  # other rows
 
 
+def test_runs_in_folders_of_one_name_are_two_runs_in_a_shared_ledger(
+    make, rows, tmp_path, monkeypatch
+):
+    def new_folder(out, name):
+        folder = out / name
+        folder.mkdir(parents=True)
+        return folder
+
+    monkeypatch.setattr("lepton_flwr.sdk.client.new_folder", new_folder)
+    for out in ("one", "two"):
+        client = make(ledger=tmp_path / "kept", out=tmp_path / out, epsilon=8.0)
+        client.preprocess_data(*rows)
+    with Ledger(tmp_path / "kept" / LEDGER_FILE) as ledger:
+        runs = [entry.run for entry in ledger.history()]
+    assert len(set(runs)) == 2
+    assert len(runs) == 2 * client._basis.preprocessor.releases
+
+
 @pytest.mark.parametrize("change", [{"seed": 2}, {"participants": 4}, {"test_fraction": 0.3}, {}])
 def test_no_other_division_of_the_same_rows_has_a_budget_of_its_own(make, rows, tmp_path, change):
     options = {"ledger": tmp_path / "kept", "statistics_share": 0.9}
