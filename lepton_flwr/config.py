@@ -33,7 +33,7 @@ class DataConfig:
     Attributes:
         partition: how rows become clients; "natural" uses the scenario's own key.
         alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
-        test_fraction: share of each client's rows held out before training.
+        test_fraction: chance of each row to be held out before training, drawn by the row alone.
         min_rows: clients of the natural partition with fewer rows are left out.
         path: file or folder of the scenarios that read one (`csv`, `image`); empty otherwise.
         label: the label column of a CSV; empty takes the last one.

@@ -87,6 +87,7 @@ def up(
                 "ledger": str(ledgers.resolve()) if ledgers is not None else "",
                 "roster": str(devices[0] / ROSTER_FILE),
                 "simulated": False,
+                "population": data.population.hex(),
             },
             run_folder / "logs",
             debug=debug,

@@ -77,7 +77,8 @@ def simulate(
     folder, observer = observers(config, folder=path)
     if ledgers is not None:  # refused at once, not after an engine has started
         try:
-            with contextlib.closing(Budgets.open(kept, with_noise(config), made.run)) as budgets:
+            opened = Budgets.open(kept, with_noise(config), made.run, data.population or None)
+            with contextlib.closing(opened) as budgets:
                 budgets.affordable(config.rounds)
         except BaseException:
             folder.discard_unused()

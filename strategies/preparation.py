@@ -60,7 +60,8 @@ def prepare(
 
     **Guarantee**: with record-level privacy, every statistic is charged to the server's ledger and
     to that of each client before its noise is drawn, in the same account as the rounds of training
-    that follow.
+    that follow. The server's is the same for all runs on the same records, whatever their seed,
+    number of clients and division.
 
     Raises:
         ConfigError: the configuration does not fit the scenario.
@@ -120,8 +121,6 @@ def ask_statistics(
     ledgers: Path,
     run: str,
     progress: Progress | None = None,
-    *,
-    population: bytes | None = None,
 ) -> Preprocessor:
     """Fit a preprocessor to simulated clients; see `prepare`.
 
@@ -131,10 +130,9 @@ def ask_statistics(
         ledgers: as in `prepare`.
         run: the run's name in the ledgers.
         progress: as in `prepare`.
-        population: as in `Budgets`.
     """
     with (
-        contextlib.closing(Budgets.open(ledgers, config, run, population)) as budgets,
+        contextlib.closing(Budgets.open(ledgers, config, run, tables.population)) as budgets,
         _devices(config, tables, ledgers / DEVICES, run) as charge,
     ):
         budgets.check_statistics()

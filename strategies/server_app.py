@@ -46,6 +46,7 @@ OUT = "out"
 ROSTER = "roster"
 SIMULATED = "simulated"
 LEDGER = "ledger"
+POPULATION = "population"
 RESUME = "resume"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
@@ -112,6 +113,8 @@ def serve(  # noqa: PLR0917
 
     Their ledgers and the server's are in `ledgers` and stay.
     """
+    if origin is None and isinstance(data, FederatedData) and data.population:
+        origin = Origin(scenarios.get(config.scenario).title, data.population)
     with _devices(run_id, config, data, ledgers) as roster:
         federation = _federation(config, roster, ledgers, run, origin, checkpoints)
         federate(grid, federation, observer, stop)
@@ -167,7 +170,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, RESUME)
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME)
     own = {key: str(values.pop(key, None) or "") for key in names}
     simulated = context.run_config.get(SIMULATED) is not False
     if own[RESUME]:
@@ -207,9 +210,10 @@ def main(grid: Grid, context: Context) -> None:
     folder, observer = observers(config, folder=out)
     ledgers = named or folder.path / LEDGERS
     run = run_name(config, folder.path)
-    where = {ROSTER: str(Path(own[ROSTER]).resolve())}
+    where = {ROSTER: str(Path(own[ROSTER]).resolve()), POPULATION: own[POPULATION]}
     checkpoints = begin(folder.path, config, ledgers, run, **where)
-    federation = _on_devices(config, roster, ledgers, run, checkpoints)
+    records = _population(own[POPULATION])
+    federation = _on_devices(config, roster, ledgers, run, records, checkpoints)
     federate(grid, federation, observer)
 
 
@@ -225,7 +229,8 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         members = _roster(roster or str(checkpoints.settings.get(ROSTER, "")))
         ledgers = ledgers_of(checkpoints)
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
-        federation = _on_devices(config, members, ledgers, checkpoints=checkpoints)
+        records = _population(str(checkpoints.settings.get(POPULATION, "")))
+        federation = _on_devices(config, members, ledgers, "", records, checkpoints)
         federate(grid, federation, observer)
 
 
@@ -237,15 +242,28 @@ def _roster(path: str) -> RosterFiles:
     return RosterFiles(Path(path))
 
 
-def _on_devices(
+def _population(text: str) -> bytes:
+    """The account of runs on devices: one for all that share a ledger, unless it is named."""
+    if not text:
+        return DEVICES_POPULATION
+    try:
+        named = bytes.fromhex(text)
+    except ValueError:
+        named = b""
+    if len(named) != len(DEVICES_POPULATION):
+        raise ConfigError(f"{POPULATION} of {len(text)} characters: expected 64 hex digits")
+    return named
+
+
+def _on_devices(  # noqa: PLR0917
     config: RunConfig,
     roster: RosterFiles,
     ledgers: Path,
-    run: str = "",
-    checkpoints: Checkpoints | None = None,
+    run: str,
+    population: bytes,
+    checkpoints: Checkpoints | None,
 ) -> Federation:
-    """All runs on devices that share a ledger share an account, whatever their settings."""
-    origin = Origin(scenarios.get(config.scenario).title, DEVICES_POPULATION)
+    origin = Origin(scenarios.get(config.scenario).title, population)
     made = _federation(config, roster, ledgers, run, origin, checkpoints)
     return replace(made, renew=roster.renew)
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.data import partition
+from lepton_flwr.data import partition, records
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.errors import ConfigError, DataError
 
-_PARTITION, _HOLD_OUT = 0, 1  # one random stream for each purpose of a seed
+_PARTITION = 0  # one random stream for each purpose of a seed
 
 
 def assemble(
@@ -43,17 +43,31 @@ def assemble(
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
     parts = divide(config, y, keys, clients)
+    named = records.of_features(x, y)
     held = []
-    for i, rows in enumerate(parts.values()):
-        train, test = hold_out(config, i, rows)
+    for name, rows in parts.items():
+        train, test = hold_out(config, name, rows, named)
         held.append(ClientData(x[train], y[train], x[test], y[test]))
-    return FederatedData(tuple(held), tuple(parts), num_classes, feature_names)
+    population = records.population(named)
+    return FederatedData(
+        tuple(held), tuple(parts), num_classes, feature_names, population=population
+    )
 
 
-def hold_out(config: RunConfig, client: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A client's training and held-out rows, by number."""
-    rng = np.random.default_rng([config.seed, _HOLD_OUT, client])
-    train, test = partition.hold_out(len(rows), config.data.test_fraction, rng)
+def hold_out(
+    config: RunConfig, client: str, rows: np.ndarray, named: Sequence[bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A client's training and held-out rows, by number.
+
+    Args:
+        config: its `seed` and `data.test_fraction` are read.
+        client: its name.
+        rows: its rows, by number.
+        named: digest of every client's every row, as `records` makes them.
+    """
+    own = [named[row] for row in rows.tolist()]
+    fraction = config.data.test_fraction
+    train, test = partition.hold_out(own, fraction, seed=config.seed, client=client)
     return rows[train], rows[test]
 
 

@@ -148,6 +148,8 @@ class FederatedData:
         preprocessor: what made the features, where a user's own table was read.
         label: the column that held the classes of such a table.
         classes: their names, in the order of their numbers; public.
+        population: names all records together in the server's ledger, however they are divided,
+            32 bytes; empty lets the run's settings name them.
 
     Raises:
         DataError: no client, shapes that differ, a class outside the range.
@@ -160,6 +162,7 @@ class FederatedData:
     preprocessor: "Preprocessor | None" = None
     label: str = ""
     classes: tuple[str, ...] = ()
+    population: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.clients or len(self.names) != len(self.clients):

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.errors import ConfigError, DataError
 
 MIN_CLIENTS = 3
 MAX_CLIENTS = 10_000
 MIN_ROWS = 2  # one to train on, one to hold out
 _DRAWS = 1000
+_HOLD_OUT = "lepton/data/hold-out/v1"
 
 
 def natural(
@@ -156,20 +158,37 @@ def shards(
 
 
 def hold_out(
-    num_rows: int, fraction: float, rng: np.random.Generator
+    records: Sequence[bytes], fraction: float, *, seed: int, client: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the held-out rows of one client.
+    """Divide one client's rows into those to train on and those held out, each by itself.
+
+    Args:
+        records: SHA-256 of each row, see `records`; equal rows go to the same side.
+        fraction: chance of a row to be held out.
+        seed: of the run.
+        client: its name; one row may be on different sides at different clients.
 
     Returns:
         Train and test row numbers, each ascending and with at least one row; together all rows.
 
+    **Guarantee**: which side a row is on depends on the seed, the client and that row alone, so
+    one row more is one row more on its side and changes nothing else. Except where chance leaves a
+    side empty and one row is moved there. Where none would be held out, one row more is still one
+    row more to train on, though perhaps another one; where all would be, with probability
+    fraction^n for n different rows, it may replace the only row to train on.
+
     Raises:
         DataError: fewer than two rows.
     """
-    _enough(num_rows, 1, MIN_ROWS)
-    num_test = min(max(round(fraction * num_rows), 1), num_rows - 1)
-    order = rng.permutation(num_rows)
-    return np.sort(order[num_test:]), np.sort(order[:num_test])
+    _enough(len(records), 1, MIN_ROWS)
+    key = field(seed), field(client)
+    draws = [int.from_bytes(digest(_HOLD_OUT, *key, record)[:8], "big") for record in records]
+    held = np.array([draw < fraction * 2**64 for draw in draws])
+    if not held.any():
+        held[draws.index(min(draws))] = True
+    elif held.all():
+        held[draws.index(max(draws))] = False
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _enough(num_rows: int, clients: int, each: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.digest import digest, field
+from lepton_flwr.data import records
 from lepton_flwr.data.assemble import divide, hold_out
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.data.preprocessing.columns import Table, TableSchema, distinct_rows, take
@@ -49,6 +50,7 @@ class FederatedTables:
         options: of the preprocessing.
         label: the column that held the classes.
         classes: their names, in the order of their numbers; public.
+        population: names all records together in the server's ledger, however they are divided.
     """
 
     clients: tuple[ClientTables, ...]
@@ -58,6 +60,7 @@ class FederatedTables:
     options: Options
     label: str = ""
     classes: tuple[str, ...] = ()
+    population: bytes = b""
 
     @property
     def releases(self) -> int:
@@ -89,6 +92,7 @@ class FederatedTables:
             preprocessor,
             self.label,
             self.classes,
+            self.population,
         )
 
 
@@ -114,12 +118,13 @@ def assemble_tables(
     if num_classes < 2:
         raise DataError(f"the label has {num_classes} class: expected at least 2")
     parts = divide(config, y, keys, clients)
+    named = records.of_table(table, y)
     held = []
-    for i, rows in enumerate(parts.values()):
+    for name, rows in parts.items():
         kept = rows
         if config.data.drop_duplicates:
             kept = rows[distinct_rows(take(table, rows), y[rows])]
-        train, test = hold_out(config, i, kept)
+        train, test = hold_out(config, name, kept, named)
         held.append(
             ClientTables(
                 take(table, train),
@@ -130,7 +135,10 @@ def assemble_tables(
             )
         )
     options = Options(impute=config.data.impute)
-    return FederatedTables(tuple(held), tuple(parts), num_classes, schema, options)
+    population = records.population(named)
+    return FederatedTables(
+        tuple(held), tuple(parts), num_classes, schema, options, population=population
+    )
 
 
 def records_digest(table: Table, y: np.ndarray) -> bytes:

@@ -103,6 +103,7 @@ class LeptonClient:
         self._data: FederatedData | None = None
         self._basis: Basis | None = None
         self._rows: EncryptedRows | None = None
+        self._perturbed: set[int] = set()  # participants, also of a call that was interrupted
         self._guarantee: Guarantee | None = None
         self._envelope: ModelEnvelope | None = None
         self._model: LearntModel | None = None
@@ -356,7 +357,11 @@ class LeptonClient:
         return self._model
 
     def _perturb(self, perturbation: Perturbation) -> None:
-        """Charge, then perturb every record, each participant's by itself."""
+        """Perturb every record, each participant's by itself, and charge before it is written.
+
+        After an interruption it goes on with the participants that are left; one whose charge was
+        interrupted itself counts as released, and is refused.
+        """
         basis, _ = self._known()
         rows = self._rows
         if rows is None:
@@ -365,9 +370,11 @@ class LeptonClient:
         count = len(rows.records)
         with bar("perturbing", self._settings.progress) as progress:
             for number in range(count):
-                clean = rows.open(number)
-                with released(basis, number, perturbation.events):
-                    rows.put(number, perturbation.apply(clean))
+                if number not in self._perturbed:
+                    noisy = perturbation.apply(rows.open(number))  # in memory: nothing is released
+                    with released(basis, number, perturbation.events):
+                        rows.put(number, noisy)
+                        self._perturbed.add(number)
                 progress(number + 1, count)
         # What is trained on now is other data, and its releases are paid for.
         self._rows = replace(rows, records=(b"",) * count)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from lepton_flwr.config import RunConfig
-from lepton_flwr.crypto.digest import digest
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.preprocessing import Preprocessor, TableSchema
 from lepton_flwr.data.preprocessing.preprocessor import FittedNumber
@@ -20,7 +19,6 @@ from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, TRAINING, Settings
 
 MIN_ROWS = 10  # of a participant
 DEVIATIONS = 2.0
-_POPULATION = "lepton/sdk/population/v1"
 
 Progress = Callable[[int, int], None]
 
@@ -34,6 +32,7 @@ class Basis:
         preprocessor: what made the features.
         labels: of the classes.
         records: names each participant's records in ledgers.
+        population: names all rows together in the server's, however they are divided, 32 bytes.
         ledgers: folder of the ledgers.
         run: the run's name in them.
     """
@@ -42,13 +41,9 @@ class Basis:
     preprocessor: Preprocessor
     labels: Labels
     records: tuple[bytes, ...]
+    population: bytes
     ledgers: Path
     run: str
-
-    @property
-    def population(self) -> bytes:
-        """Names all participants' records together, 32 bytes."""
-        return population(self.records)
 
     @property
     def statistics(self) -> tuple[SampledGaussian, int]:
@@ -58,11 +53,6 @@ class Basis:
         return event, self.preprocessor.releases
 
 
-def population(records: tuple[bytes, ...]) -> bytes:
-    """Names all participants' records together, 32 bytes."""
-    return digest(_POPULATION, *records)
-
-
 def prepare(
     settings: Settings, x: Any, y: Any, folder: Path, *, model_to: str, progress: Progress
 ) -> tuple[FederatedData, Basis]:
@@ -70,7 +60,7 @@ def prepare(
 
     Each participant drops its duplicates and holds out rows. The statistics are of the other rows,
     come out of secure sums to which each participant adds noise of the full size, and are charged
-    to the ledgers first.
+    to the ledgers first; the server's counts for these rows however they are divided.
 
     Args:
         settings: the client's.
@@ -89,7 +79,7 @@ def prepare(
         BudgetError: an earlier run on the same rows has spent what is needed.
     """
     from strategies.federate import with_floor, with_noise, with_statistics
-    from strategies.preparation import ask_statistics, with_data
+    from strategies.preparation import ask_statistics, run_name, with_data
 
     labels, classes = Labels.of(y)
     config = run_config(settings, len(classes), model_to)
@@ -98,14 +88,12 @@ def prepare(
     config = with_noise(with_statistics(config, tables.releases))
     ledgers = folder / "ledgers" if settings.ledger is None else Path(settings.ledger).absolute()
     records = tuple(client.records for client in tables.clients)
-    run = f"client {folder.name}"
-    preprocessor = ask_statistics(
-        config, tables, ledgers, run, progress, population=population(records)
-    )
+    run = run_name(config, folder)
+    preprocessor = ask_statistics(config, tables, ledgers, run, progress)
     preprocessor = _rescaled(preprocessor)
     data = tables.features(preprocessor)
     config = with_data(config, data)
-    return data, Basis(config, preprocessor, labels, records, ledgers, run)
+    return data, Basis(config, preprocessor, labels, records, tables.population, ledgers, run)
 
 
 def _rescaled(preprocessor: Preprocessor) -> Preprocessor:

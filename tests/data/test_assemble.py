@@ -28,7 +28,19 @@ def test_no_row_is_in_two_clients_or_both_trained_on_and_held_out(partition):
     assert sorted(every) == X[:, 0].tolist()
     for client in data.clients:
         share = len(client.x_test) / (len(client.x_test) + len(client.x_train))
-        assert share == pytest.approx(0.2, abs=0.02)
+        assert share == pytest.approx(0.2, abs=0.15)  # each row by itself
+    assert sum(map(len, rows(data, "test"))) == pytest.approx(0.2 * N, abs=50)
+
+
+def test_a_row_less_changes_the_side_of_no_other_row():
+    config = RunConfig.build({"data": {"min_rows": 2}})
+    whole = assemble(config, X, Y, keys=KEYS, clients=4, num_classes=3)
+    for gone in range(0, N, 50):
+        kept = np.arange(N) != gone
+        less = assemble(config, X[kept], Y[kept], keys=KEYS[kept], clients=4, num_classes=3)
+        for part in ("train", "test"):
+            for one, two in zip(rows(whole, part), rows(less, part), strict=True):
+                assert set(one) - {gone} == set(two)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.data.partition import dirichlet, hold_out, iid, natural, quantity, shards
 from lepton_flwr.errors import ConfigError, DataError
 
@@ -150,15 +151,74 @@ def test_a_client_below_two_rows_is_refused(kind):
         DIVISIONS[kind](np.arange(7) % 2, 4, np.random.default_rng(1))
 
 
+def names(count: int) -> list[bytes]:
+    return [digest("row", field(number)) for number in range(count)]
+
+
 @given(st.integers(2, 500), st.floats(0.01, 0.99), seeds)
 def test_held_out_and_training_rows_are_disjoint_and_complete(num_rows, fraction, seed):
-    train, test = hold_out(num_rows, fraction, np.random.default_rng(seed))
+    train, test = hold_out(names(num_rows), fraction, seed=seed, client="a")
     assert disjoint_and_complete([train, test], num_rows)
     assert len(train) >= 1
     assert len(test) >= 1
-    assert abs(len(test) - fraction * num_rows) <= 1
+
+
+@given(st.integers(60, 120), st.floats(0.3, 0.7), seeds, st.data())
+def test_a_row_stays_on_its_side_whatever_other_rows_there_are(num_rows, fraction, seed, data):
+    rows = names(num_rows)
+    sides = {}
+    some = data.draw(st.lists(st.sampled_from(rows), min_size=40, unique=True))
+    for these in (rows, some):
+        for side, numbers in enumerate(hold_out(these, fraction, seed=seed, client="a")):
+            for number in numbers.tolist():
+                assert sides.setdefault(these[number], side) == side
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.7])
+def test_about_the_fraction_of_the_rows_is_held_out(fraction):
+    _, test = hold_out(names(10_000), fraction, seed=1, client="a")
+    assert len(test) == pytest.approx(10_000 * fraction, abs=5 * 50)
+
+
+@given(st.integers(2, 9), st.floats(0.01, 0.99), seeds)
+def test_one_row_more_is_one_more_to_train_on_also_where_a_side_would_be_empty(
+    num_rows, fraction, seed
+):
+    def trained(count):
+        train, _ = hold_out(names(count), fraction, seed=seed, client="a")
+        return set(train.tolist())
+
+    before, after = trained(num_rows), trained(num_rows + 1)
+    if len(before) == 1:  # perhaps moved there, and now replaced
+        assert len(before ^ after) <= 2
+    else:
+        assert before <= after
+        assert len(after - before) <= 1
+
+
+def test_equal_rows_are_on_one_side():
+    rows = names(50) * 3
+    train, test = hold_out(rows, 0.3, seed=1, client="a")
+    assert not {rows[i] for i in train} & {rows[i] for i in test}
+
+
+def test_the_side_of_a_row_depends_on_seed_and_client():
+    held = [
+        hold_out(names(100), 0.5, seed=seed, client=client)[1].tolist()
+        for seed, client in [(1, "a"), (1, "a"), (1, "b"), (2, "a")]
+    ]
+    assert held[0] == held[1]
+    assert len(set(map(tuple, held))) == 3
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
+@pytest.mark.parametrize("rows", [names(5), names(1) * 5])
+def test_an_empty_side_gets_one_row(fraction, rows):
+    sides = [side.tolist() for side in hold_out(rows, fraction, seed=1, client="a")]
+    assert sorted(map(len, sides)) == [1, 4]
+    assert sorted(sides[0] + sides[1]) == list(range(5))
 
 
 def test_one_row_cannot_be_held_out_and_trained_on():
     with pytest.raises(DataError, match="1 rows for 1 clients"):
-        hold_out(1, 0.5, np.random.default_rng(1))
+        hold_out(names(1), 0.5, seed=1, client="a")

@@ -19,6 +19,8 @@ from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.provision import ledger_files
 from lepton_flwr.sdk import LabelError, OrderError
+from lepton_flwr.sdk.perturbation import Perturbation
+from lepton_flwr.sdk.rows import EncryptedRows
 from strategies.budgets import LEDGER_FILE
 
 METHODS = (
@@ -229,12 +231,68 @@ def test_perturbed_records_are_charged_and_take_the_place_of_the_others(make, ro
     assert "much less accurate" in str(guarantee)
 
 
+@pytest.mark.parametrize("where", [(EncryptedRows, "open"), (Perturbation, "apply")])
+def test_an_interrupted_perturbation_goes_on_where_it_was(make, rows, monkeypatch, where):
+    client = encrypted(make(mechanism="gaussian"), rows)
+    clean = [client._rows.open(i) for i in range(3)]
+    owner, name = where
+    real, calls = getattr(owner, name), []
+    last = 3 + 2 if name == "open" else 2  # all are opened once before
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.add_differential_privacy_noise()
+    first = client._rows.open(0)
+    assert (first.x_train != clean[0].x_train).all()
+    assert (client._rows.open(1).x_train == clean[1].x_train).all()
+    with pytest.raises(OrderError):
+        client.federated_learning()
+    guarantee = client.add_differential_privacy_noise()
+    assert spent(client, 1e-5) == pytest.approx([guarantee.epsilon] * 4)
+    assert (client._rows.open(0).x_train == first.x_train).all()
+    for number in (1, 2):
+        assert (client._rows.open(number).x_train != clean[number].x_train).all()
+
+
 def test_a_kept_ledger_refuses_the_same_rows_a_second_time(make, rows, tmp_path):
     options = {"ledger": tmp_path / "kept", "statistics_share": 0.9}
     make(**options).preprocess_data(*rows)
     with pytest.raises(BudgetError):
         make(**options).preprocess_data(*rows)
     make(seed=2, **options).preprocess_data(rows[0][:200], rows[1][:200])  # other rows
+
+
+def test_runs_in_folders_of_one_name_are_two_runs_in_a_shared_ledger(
+    make, rows, tmp_path, monkeypatch
+):
+    def new_folder(out, name):
+        folder = out / name
+        folder.mkdir(parents=True)
+        return folder
+
+    monkeypatch.setattr("lepton_flwr.sdk.client.new_folder", new_folder)
+    for out in ("one", "two"):
+        client = make(ledger=tmp_path / "kept", out=tmp_path / out, epsilon=8.0)
+        client.preprocess_data(*rows)
+    with Ledger(tmp_path / "kept" / LEDGER_FILE) as ledger:
+        runs = [entry.run for entry in ledger.history()]
+    assert len(set(runs)) == 2
+    assert len(runs) == 2 * client._basis.preprocessor.releases
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"participants": 4}, {"test_fraction": 0.3}, {}])
+def test_no_other_division_of_the_same_rows_has_a_budget_of_its_own(make, rows, tmp_path, change):
+    options = {"ledger": tmp_path / "kept", "statistics_share": 0.9}
+    make(**options).preprocess_data(*rows)
+    x, y = rows
+    with pytest.raises(BudgetError, match="the ledger allows no round"):
+        make(**options | change).preprocess_data(x[::-1], y[::-1])
 
 
 def test_a_participant_for_each_value_of_a_column(make, table):

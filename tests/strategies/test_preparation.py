@@ -103,13 +103,14 @@ def _recalibrated(config: RunConfig) -> RunConfig:
 def test_the_statement_names_statistics_and_does_not_count_them_as_an_earlier_run(run, tmp_path):
     made = run()
     ledgers = tmp_path / "one" / "ledgers"
-    with contextlib.closing(Budgets.open(ledgers, made.config, made.run)) as budgets:
+    named = made.data.population
+    with contextlib.closing(Budgets.open(ledgers, made.config, made.run, named)) as budgets:
         statement = budgets.statement(Unit.RECORD, 2, ())
     assert statement.epsilon_before == 0
     assert statement.epsilon <= 3
     assert "3 Gaussian releases of statistics for preprocessing" in statement.sentence()
     # Another run on the same ledger does.
-    with contextlib.closing(Budgets.open(ledgers, made.config, "other")) as budgets:
+    with contextlib.closing(Budgets.open(ledgers, made.config, "other", named)) as budgets:
         assert budgets.statement(Unit.RECORD, 2, ()).epsilon_before > 0
 
 
@@ -138,6 +139,21 @@ def test_the_same_records_have_one_account_whatever_noise_their_statistics_had(r
         with device.ledger() as ledger:
             dataset = ledger.dataset(device.data_digest())
             assert ledger.spent(Unit.RECORD, dataset, 1e-5) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"clients": 4}, {"data": {"test_fraction": 0.4}}],
+)
+def test_the_same_records_have_one_account_however_they_are_divided(run, tmp_path, csv, change):
+    table = [line.split(",") for line in csv.read_text().splitlines()]
+    csv.write_text("".join(f"{age},{plan},{ill}\n" for age, plan, _, ill in table))
+    loose = {"dp": {"record": {"statistics_share": 0.7}}, "data": {"by": "", "partition": "iid"}}
+    run("one", tmp_path / "kept", **loose)
+    data = loose["data"] | change.get("data", {})
+    with pytest.raises(BudgetError, match="the ledger allows no round"):
+        run("two", tmp_path / "kept", **(loose | change | {"data": data}))
 
 
 def test_the_preprocessor_is_saved_and_is_what_made_the_features(run, tmp_path, csv):

@@ -162,7 +162,7 @@ def distinct_rows(table: Table, *others: np.ndarray) -> np.ndarray:
         *others: more columns that must be equal, as the label.
 
     **Guarantee**: adding a record to the table adds at most one to the rows that are kept, so
-    record-level neighbours stay neighbours.
+    record-level neighbours stay neighbours; `partition.hold_out` keeps them so.
     """
     codes = [_codes(values) for values in (*table.values(), *others)]
     _, first = np.unique(np.stack(codes, axis=1), axis=0, return_index=True)

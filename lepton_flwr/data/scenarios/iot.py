@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lepton_flwr.config import RunConfig
+from lepton_flwr.data import records
 from lepton_flwr.data.assemble import divide
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.data.scenario import Scenario
@@ -48,7 +49,10 @@ def load(config: RunConfig) -> FederatedData:
         ClientData(x[seen[rows]], y[seen[rows]], x[np.sort(test)], y[np.sort(test)])
         for rows, test in zip(parts.values(), np.array_split(order, len(parts)), strict=True)
     )
-    return FederatedData(clients, tuple(parts), len(EXERCISES), feature_names())
+    population = records.population(records.of_features(x, y))
+    return FederatedData(
+        clients, tuple(parts), len(EXERCISES), feature_names(), population=population
+    )
 
 
 def windows(recordings: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
