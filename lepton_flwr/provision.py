@@ -1,6 +1,5 @@
 """Devices of a simulation: folders that trust each other, on one machine, and their ledgers."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,12 +74,12 @@ def provision(
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
             write_private(folder / LIST_FILE, revoked)
-            file = _place(rows, folder)
+            _place(rows, folder)
             if rows.records:
                 write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = spending
             if ledgers is not None:
-                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
+                digests.append(rows.digest)
                 ledger = ledger_files(ledgers.resolve(), digests)[-1]
                 own = replace(spending, ledger=str(ledger))
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
@@ -110,11 +109,10 @@ def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
     return files
 
 
-def _place(rows: ClientData | SealedClient, folder: Path) -> Path:
+def _place(rows: ClientData | SealedClient, folder: Path) -> None:
     """Put a device's data into its folder."""
     if not isinstance(rows, SealedClient):
         rows.save(folder / DATA_FILE)
-        return folder / DATA_FILE
+        return
     write_private(folder / SEALED_FILE, rows.content)
     rows.key.save(folder / DATA_KEY_FILE)
-    return folder / SEALED_FILE

@@ -1,5 +1,6 @@
 """Rows as clients hold them: arrays, checked once, and their file."""
 
+import hashlib
 import io
 import os
 import tempfile
@@ -109,6 +110,11 @@ class ClientData:
         buffer = io.BytesIO()
         self._write(buffer)
         return buffer.getvalue()
+
+    @property
+    def digest(self) -> bytes:
+        """What names the rows in a ledger, 32 bytes: `records`, or else SHA-256 of their file."""
+        return self.records or hashlib.sha256(self.to_bytes()).digest()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
