@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lepton_flwr.crypto.authority import LIFETIME, Authority
+from lepton_flwr.crypto.envelope import rewrap
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.sealed import SealedClient
@@ -40,7 +42,8 @@ def provision(
 
     Args:
         root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each; what is encrypted stays so on disk.
+        data: one device's data each; what is encrypted stays so on disk, and gets a key of this
+            folder's, which opens no other file.
         min_survivors: what every device's policy says.
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
@@ -53,6 +56,7 @@ def provision(
         PolicyError: `root` exists and is not empty, or other users could change it.
         OutputError: a folder or file cannot be made.
         ConfigError: `min_survivors` is below 2.
+        EnvelopeError: encrypted data cannot be opened by its key.
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
@@ -114,5 +118,7 @@ def _place(rows: ClientData | SealedClient, folder: Path) -> None:
     if not isinstance(rows, SealedClient):
         rows.save(folder / DATA_FILE)
         return
-    write_private(folder / SEALED_FILE, rows.content)
-    rows.key.save(folder / DATA_KEY_FILE)
+    # A process that is killed leaves the folder: the participant's own key opens other files too.
+    own = DecryptionKey.generate()
+    write_private(folder / SEALED_FILE, rewrap(rows.content, rows.key, [own.recipient]))
+    own.save(folder / DATA_KEY_FILE)

@@ -1,5 +1,6 @@
 """Rows as ciphertext, and devices that hold them."""
 
+import base64
 import hashlib
 import stat
 from dataclasses import replace
@@ -114,11 +115,22 @@ def test_the_same_rows_pay_from_the_same_account_however_they_are_encrypted(rows
     assert len(ledgers) == 1
 
 
+def test_no_file_of_a_device_opens_the_participants_other_files(folder, rows):
+    other = SealedClient.seal(rows, KEY)
+    key = DecryptionKey.load(folder / DATA_KEY_FILE)
+    with pytest.raises(WrongKeyError):
+        open_rows(other.content, key)
+    secret = base64.b64encode(KEY.private)
+    assert not any(secret in path.read_bytes() for path in folder.iterdir())
+    with pytest.raises(WrongKeyError):
+        open_rows((folder / SEALED_FILE).read_bytes(), KEY)
+
+
 def test_altered_rows_have_no_account(rows, tmp_path):
     sealed = SealedClient.seal(replace(rows, records=b""), KEY)
     (folder,) = provision(tmp_path / "devices", [sealed], min_survivors=2)
-    content = sealed.content[:-1] + bytes([sealed.content[-1] ^ 1])
-    (folder / SEALED_FILE).write_bytes(content)
+    content = (folder / SEALED_FILE).read_bytes()
+    (folder / SEALED_FILE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(TamperedChunkError):
         Device.open(folder).data_digest()
 
