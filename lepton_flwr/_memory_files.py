@@ -6,11 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lepton_flwr.errors import OutputError
+
+_FOLDER = Path("/dev/shm")  # noqa: S108 - Linux' file system in memory; the folder in it is new, 0700
+
 
 def written(write: Callable[[Path], None], name: str) -> bytes:
     """What `write` writes to the path that it is given; the path's name is `name`.
 
-    Guarantee: as long as `write` keeps to that path, no disk sees the content.
+    Guarantee: as long as `write` keeps to that path and its folder, no disk sees the content. Keras
+    needs the folder: a model of more than half of the free memory first goes to a file beside it.
+
+    Raises:
+        OutputError: there is no file system in memory.
     """
     with _place(name) as (path, descriptor):
         write(path)
@@ -21,7 +29,7 @@ def written(write: Callable[[Path], None], name: str) -> bytes:
 
 @contextmanager
 def readable(content: bytes, name: str) -> Iterator[Path]:
-    """A path, named `name`, at which `content` can be read meanwhile."""
+    """A path, named `name`, at which `content` can be read meanwhile; guarantee as of `written`."""
     with _place(name) as (path, descriptor):
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
@@ -31,10 +39,15 @@ def readable(content: bytes, name: str) -> Iterator[Path]:
 
 @contextmanager
 def _place(name: str) -> Iterator[tuple[Path, int]]:
-    # Linux: a file without a disk, under a link of the wanted name in a folder of this user's.
+    # Linux: a file without a disk, under a link of the wanted name in a folder without one.
+    if not _FOLDER.is_dir():
+        raise OutputError(
+            f"{_FOLDER}: not there: expected Linux' file system in memory (tmpfs), or encrypted "
+            "models would be on disk in clear meanwhile; mount it"
+        )
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
+        with tempfile.TemporaryDirectory(prefix="lepton-", dir=_FOLDER) as folder:
             path = Path(folder) / name
             path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
             yield path, descriptor

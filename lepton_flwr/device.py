@@ -231,13 +231,20 @@ class Device:
     def data_digest(self) -> bytes:
         """SHA-256 of the records: names the data before any of it is read as data.
 
-        Of the data's file, unless its features were computed with statistics of all devices: those
-        are noised anew every time, and the records that they were computed from stay the same.
-        `records.sha256` then has their digest.
+        Of `data.npz`, encrypted or not, unless its features were computed with statistics of all
+        devices: those are noised anew every time, and the records that they were computed from stay
+        the same. `records.sha256` then has their digest.
+
+        **Guarantee**: encrypting the data, encrypting it anew, or for another key, does not change
+        it, and so opens no new account in a ledger.
 
         Raises:
             DataError: the file is missing.
+            EnvelopeError: encrypted data was altered, or is not for this device's key.
+            KeyFileError: the key of encrypted data is missing or open to other users.
         """
+        from lepton_flwr.data.sealed import rows_digest
+
         named = self.folder / RECORDS_FILE
         try:
             if os.path.lexists(named):
@@ -246,7 +253,10 @@ class Device:
                 if len(digest) != hashlib.sha256().digest_size:
                     raise ValueError
                 return digest
-            with self.data_file.open("rb") as file:
+            path = self.data_file
+            if path.name == SEALED_FILE:
+                return rows_digest(path.read_bytes(), self._data_key())
+            with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{DATA_FILE}: {error.strerror}") from None
@@ -266,8 +276,11 @@ class Device:
 
         path = self.data_file
         if path.name == SEALED_FILE:
-            return open_rows(path.read_bytes(), DecryptionKey.load(self.folder / DATA_KEY_FILE))
+            return open_rows(path.read_bytes(), self._data_key())
         return ClientData.load(path)
+
+    def _data_key(self) -> DecryptionKey:
+        return DecryptionKey.load(self.folder / DATA_KEY_FILE)
 
     @property
     def data_file(self) -> Path:

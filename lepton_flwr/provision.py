@@ -1,14 +1,19 @@
 """Devices of a simulation: folders that trust each other, on one machine, and their ledgers."""
 
-import hashlib
+import contextlib
+import hmac
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lepton_flwr._files import output_errors
 from lepton_flwr.crypto.authority import LIFETIME, Authority
-from lepton_flwr.crypto.files import write_private
+from lepton_flwr.crypto.envelope import rewrap
+from lepton_flwr.crypto.files import KeyFileError, read_private, write_private
 from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.sealed import SealedClient
@@ -24,7 +29,10 @@ from lepton_flwr.device import (
     node_folder,
 )
 from lepton_flwr.errors import OutputError, PolicyError
+from lepton_flwr.privacy.chain import LedgerCorruptError, LedgerMissingError
 from lepton_flwr.privacy.policy import PrivacyPolicy
+
+SALT_FILE, SALT_BYTES = "salt", 32
 
 
 def provision(
@@ -41,7 +49,8 @@ def provision(
 
     Args:
         root: the folder to make, mode 0700; its parent is made if missing.
-        data: one device's data each; what is encrypted stays so on disk.
+        data: one device's data each; what is encrypted stays so on disk, and gets a key of this
+            folder's, which opens no other file.
         min_survivors: what every device's policy says.
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
@@ -54,10 +63,14 @@ def provision(
         PolicyError: `root` exists and is not empty, or other users could change it.
         OutputError: a folder or file cannot be made.
         ConfigError: `min_survivors` is below 2.
+        EnvelopeError: encrypted data cannot be opened by its key.
+        LedgerError: as in `ledger_files`.
     """
     policy = Policy(min_survivors)
     spending = PrivacyPolicy() if spending is None else spending
-    digests: list[bytes] = []
+    files: list[Path] = []
+    if ledgers is not None:
+        files = ledger_files(ledgers.resolve(), [rows.digest for rows in data])
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
@@ -75,14 +88,10 @@ def provision(
             authority.issue(folder.name).save(folder)
             write_private(folder / ROSTER_FILE, authority.certificate_pem)
             write_private(folder / LIST_FILE, revoked)
-            file = _place(rows, folder)
+            _place(rows, folder)
             if rows.records:
                 write_private(folder / RECORDS_FILE, rows.records.hex().encode())
-            own = spending
-            if ledgers is not None:
-                digests.append(rows.records or hashlib.sha256(file.read_bytes()).digest())
-                ledger = ledger_files(ledgers.resolve(), digests)[-1]
-                own = replace(spending, ledger=str(ledger))
+            own = replace(spending, ledger=str(files[number])) if files else spending
             text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
@@ -97,24 +106,54 @@ def ledger_files(folder: Path, digests: Sequence[bytes]) -> list[Path]:
     """Where the ledgers of simulated devices are, by their data; the folder is made if missing.
 
     Args:
-        folder: that holds them.
+        folder: that holds them, and the key of their names, `salt`, made with the first of them.
         digests: of the devices' data, in the order of the devices.
+
+    **Guarantee**: the same data finds its ledger again; without the salt nobody can tell from a
+    name whose data it is, not even of a guess.
+
+    Raises:
+        LedgerMissingError: there are ledgers and no salt, by which they were found.
+        LedgerCorruptError: the salt is none.
+        KeyFileError: it is open to other users.
+        OutputError: the folder cannot be made.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with output_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    salt = _salt(folder)
     names: Counter[str] = Counter()
     files = []
     for digest in digests:
-        name = digest.hex()[:32]
+        name = hmac.digest(salt, digest, "sha256").hex()[:32]
         names[name] += 1  # two devices with the same rows are still two
         files.append(folder / (f"{name}-{names[name]}.db" if names[name] > 1 else f"{name}.db"))
     return files
 
 
-def _place(rows: ClientData | SealedClient, folder: Path) -> Path:
+def _salt(folder: Path) -> bytes:
+    path = folder / SALT_FILE
+    if not path.exists():
+        if any(folder.glob("*.db")) and not path.exists():  # another process may just have made it
+            raise LedgerMissingError(
+                f"{folder}: ledgers without {SALT_FILE}, by which their data finds them: restore "
+                "it, or what was spent would not count"
+            )
+        with contextlib.suppress(KeyFileError):  # another process was first
+            write_private(path, os.urandom(SALT_BYTES))
+    salt = read_private(path)
+    if len(salt) != SALT_BYTES:
+        raise LedgerCorruptError(
+            f"{path}: {len(salt)} bytes: expected the {SALT_BYTES} that were written; restore it"
+        )
+    return salt
+
+
+def _place(rows: ClientData | SealedClient, folder: Path) -> None:
     """Put a device's data into its folder."""
     if not isinstance(rows, SealedClient):
         rows.save(folder / DATA_FILE)
-        return folder / DATA_FILE
-    write_private(folder / SEALED_FILE, rows.content)
-    rows.key.save(folder / DATA_KEY_FILE)
-    return folder / SEALED_FILE
+        return
+    # A process that is killed leaves the folder: the participant's own key opens other files too.
+    own = DecryptionKey.generate()
+    write_private(folder / SEALED_FILE, rewrap(rows.content, rows.key, [own.recipient]))
+    own.save(folder / DATA_KEY_FILE)

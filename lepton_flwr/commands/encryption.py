@@ -234,18 +234,13 @@ def _recipients(
 
 
 def _opener(key: Path | None, passphrase: bool) -> "Opener":
-    from lepton_flwr.commands.passphrases import ask
+    from lepton_flwr.commands.passphrases import ask, decryption_key
     from lepton_flwr.crypto.passphrase import Passphrase
-    from lepton_flwr.crypto.recipients import DecryptionKey
     from lepton_flwr.errors import ConfigError
 
     if (key is None) != passphrase:
         raise ConfigError("expected either --key or --passphrase, to open it with")
-    if key is None:
-        return Passphrase(ask("the file"))
-    if DecryptionKey.needs_passphrase(key):
-        return DecryptionKey.load(key, ask(key.name))
-    return DecryptionKey.load(key)
+    return Passphrase(ask("the file")) if key is None else decryption_key(key)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import typer
 
 from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
+from lepton_flwr.crypto.recipients import DecryptionKey
 
 NEW_VARIABLE = "LEPTON_NEW_PASSPHRASE"
 
@@ -38,6 +39,18 @@ def ask_for(key: Path) -> str | None:
         KeyFileError: the key cannot be read or is open to other users.
     """
     return ask(key.name) if is_protected(key) else None
+
+
+def decryption_key(path: Path) -> DecryptionKey:
+    """The decryption key in a file, whose passphrase is asked for if it has one.
+
+    Raises:
+        PassphraseError: it has one, and there is neither the variable nor a terminal.
+        KeyFileError: the file is missing, malformed or open to other users.
+        EnvelopeError: the passphrase is another, or the file is damaged.
+    """
+    locked = DecryptionKey.needs_passphrase(path)
+    return DecryptionKey.load(path, ask(path.name) if locked else None)
 
 
 def _ask(prompt: str, variable: str, *, twice: bool) -> str:

@@ -10,7 +10,6 @@ from lepton_flwr.commands.errors import one_line_errors
 from lepton_flwr.commands.options import Debug
 
 if TYPE_CHECKING:
-    from lepton_flwr.crypto.recipients import DecryptionKey
     from lepton_flwr.runs.predictions import Assessment
 
 
@@ -47,6 +46,7 @@ def predict(
     with one_line_errors(debug):
         from lepton_flwr._files import write_atomic
         from lepton_flwr._validate import choice
+        from lepton_flwr.commands.passphrases import decryption_key
         from lepton_flwr.data.scenarios import csv
         from lepton_flwr.data.schema import UNSEEN
         from lepton_flwr.errors import ConfigError
@@ -58,7 +58,7 @@ def predict(
         if out in (table, picture):
             raise ConfigError(f"--out {out}: expected a CSV file other than that of the rows")
 
-        run = SavedRun.open(model, partial(_load_key, key) if key is not None else None)
+        run = SavedRun.open(model, partial(decryption_key, key) if key is not None else None)
         rows = csv.read(table, {run.table.label})
         shares = run.probabilities(rows, unseen)
         found = None
@@ -73,15 +73,6 @@ def predict(
             typer.echo(f"{picture}: confusion matrix and ROC curve")
         else:
             typer.echo(f"no column {run.table.label!r}: nothing to compare with")
-
-
-def _load_key(path: Path) -> "DecryptionKey":
-    from lepton_flwr.commands import passphrases
-    from lepton_flwr.crypto.recipients import DecryptionKey
-
-    locked = DecryptionKey.needs_passphrase(path)
-    passphrase = passphrases.ask(path.name) if locked else None
-    return DecryptionKey.load(path, passphrase)
 
 
 def _show(classes: tuple[str, ...], found: "Assessment") -> None:

@@ -60,16 +60,6 @@ class EncryptedFile:
     header_bytes: int
     file_bytes: int
 
-    @property
-    def suites(self) -> tuple[str, ...]:
-        """The recipients' suites."""
-        return tuple(one.suite for one in self.recipients)
-
-    @property
-    def fingerprints(self) -> tuple[str, ...]:
-        """The fingerprints of the recipients that have one."""
-        return tuple(one.fingerprint for one in self.recipients if one.fingerprint)
-
     @classmethod
     def of(cls, header: Header) -> Self:
         """What a header says."""

@@ -1,23 +1,22 @@
 """Rows as clients hold them: arrays, checked once, and their file."""
 
+import hashlib
 import io
 import os
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
+from lepton_flwr import _npz
 from lepton_flwr.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from lepton_flwr.data.preprocessing import Preprocessor
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class ClientData:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; checksums are verified and nothing is unpickled.
 
+        **Guarantee**: whatever bytes the file has, its arrays take no more memory than it is long.
+
         Raises:
             DataError: the file is missing, damaged, or holds other arrays.
         """
@@ -109,6 +110,11 @@ class ClientData:
         buffer = io.BytesIO()
         self._write(buffer)
         return buffer.getvalue()
+
+    @property
+    def digest(self) -> bytes:
+        """What names the rows in a ledger, 32 bytes: `records`, or else SHA-256 of their file."""
+        return self.records or hashlib.sha256(self.to_bytes()).digest()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -125,10 +131,10 @@ class ClientData:
     @classmethod
     def _read(cls, file: BinaryIO, name: str) -> Self:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with _npz.opened(file) as archive:
                 # A whole read checks the member's CRC before a header of it is trusted.
-                arrays = [_array(archive.read(f"{array}.npy")) for array in _ARRAYS]
-        except (*_DAMAGED, ValueError):
+                arrays = [_npz.array(archive.read(f"{array}.npy")) for array in _ARRAYS]
+        except _npz.UNREADABLE:
             raise DataError(
                 f"{name}: damaged, or no data file of a client; prepare the data again"
             ) from None
@@ -189,7 +195,3 @@ class FederatedData:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return tuple(self.clients[0].x_train.shape[1:])
-
-
-def _array(content: bytes) -> np.ndarray:
-    return np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))

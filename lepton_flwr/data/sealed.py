@@ -1,5 +1,6 @@
 """Rows of participants as ciphertext, each with the key that opens it."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,7 +19,7 @@ class SealedClient:
         content: the envelope.
         key: the participant's own.
         records: SHA-256 of the records that the rows were computed from: names them in ledgers.
-            Empty lets the encrypted file name itself.
+            Empty lets the rows name themselves.
     """
 
     content: bytes = field(repr=False)
@@ -38,6 +39,15 @@ class SealedClient:
             EnvelopeError: the key is another, or the envelope was altered.
         """
         return open_rows(self.content, self.key)
+
+    @property
+    def digest(self) -> bytes:
+        """What names the rows in a ledger, 32 bytes, however they are encrypted.
+
+        Raises:
+            EnvelopeError: as in `open`.
+        """
+        return self.records or rows_digest(self.content, self.key)
 
 
 @dataclass(frozen=True)
@@ -66,3 +76,12 @@ def open_rows(content: bytes, key: DecryptionKey) -> ClientData:
         EnvelopeError: the key is another, or the envelope was altered.
     """
     return ClientData.from_bytes(unseal(content, key, purpose=PURPOSE))
+
+
+def rows_digest(content: bytes, key: DecryptionKey) -> bytes:
+    """SHA-256 of the file that was encrypted: the same in every envelope of it.
+
+    Raises:
+        EnvelopeError: the key is another, or the envelope was altered.
+    """
+    return hashlib.sha256(unseal(content, key, purpose=PURPOSE)).digest()

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from lepton_flwr import _files as files
+from lepton_flwr import _npz
 from lepton_flwr.config import RunConfig, read_toml
 from lepton_flwr.crypto import digest as digests
 from lepton_flwr.errors import LeptonError
@@ -32,11 +32,6 @@ _MEMBER = "state.json"
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 _CONFIG_LABEL = "lepton/checkpoint/config/v1"
 _STATE_LABEL = "lepton/checkpoint/state/v1"
-# What reading a file of any bytes can raise.
-_UNREADABLE = (
-    OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError,
-    MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError,
-)  # fmt: skip
 
 
 class CheckpointError(LeptonError):
@@ -292,20 +287,18 @@ def _load(path: Path, run: str) -> Checkpoint:
             f"{path}: not there: the run ended before its first checkpoint; start it anew"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, _npz.opened(file) as archive:
             plain = json.loads(archive.read(_MEMBER))
             _check_version(plain, path.name)
             arrays = {}
             for name in archive.namelist():
                 if name != _MEMBER:
-                    with archive.open(name) as member:
-                        array = np.lib.format.read_array(member, allow_pickle=False)
-                    arrays[name.removesuffix(".npy")] = array
+                    arrays[name.removesuffix(".npy")] = _npz.array(archive.read(name))
         said = plain.pop("digest")
         if said != _digest(plain, arrays):
             raise ValueError("its digest differs")
         checkpoint = Checkpoint.from_plain(plain, arrays)
-    except _UNREADABLE as error:
+    except _npz.UNREADABLE as error:
         if isinstance(error, LeptonError):
             raise
         raise CheckpointDamagedError(

@@ -2,14 +2,13 @@
 
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from lepton_flwr import _npz
 from lepton_flwr._files import write_atomic
 from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.errors import DataError, LeptonError
@@ -21,7 +20,6 @@ from lepton_flwr.training.predictions import predict_logits, probabilities
 
 PURPOSE = "lepton/sdk/model/v1"
 _ABOUT = "about"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError)
 
 
 class ModelEnvelope(bytes):
@@ -130,17 +128,19 @@ class LearntModel:
             DataError: it is something else.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                about = json.loads(arrays[_ABOUT].tobytes())
-                count = len(arrays.files) - 1
-                weights = tuple(np.asarray(arrays[f"weight-{i}"], np.float32) for i in range(count))
+            with _npz.opened(io.BytesIO(content)) as archive:
+                about = json.loads(_npz.array(archive.read(f"{_ABOUT}.npy")).tobytes())
+                names = [f"weight-{i}.npy" for i in range(len(archive.namelist()) - 1)]
+                weights = tuple(_npz.array(archive.read(name)) for name in names)
+            if any(weight.dtype != np.float32 for weight in weights):
+                raise TypeError
             spec = ModelSpec.from_json(about["spec"])
             preprocessor = Preprocessor.from_json(about["preprocessor"])
             labels, guarantee = Labels.from_plain(about["labels"]), str(about["guarantee"])
             by = about["by"]
         except LeptonError:
             raise
-        except _DAMAGED:
+        except _npz.UNREADABLE:
             raise DataError("not a model of a LeptonClient, or damaged") from None
         return cls(spec, weights, preprocessor, labels, guarantee, by)
 

@@ -313,8 +313,8 @@ def test_a_file_says_what_it_is_without_a_key(folder):
     found = inspect(folder / "new")
     assert found.version == 1
     assert found.purpose == "rows"
-    assert found.suites == ("x25519", "argon2id")
-    assert found.fingerprints == (KEY.recipient.fingerprint,)
+    assert [one.suite for one in found.recipients] == ["x25519", "argon2id"]
+    assert [one.fingerprint for one in found.recipients] == [KEY.recipient.fingerprint, None]
     assert found.chunk_bytes == CHUNK
     assert found.plaintext_bytes == len(PLAINTEXT)
     size = (folder / "new").stat().st_size

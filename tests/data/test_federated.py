@@ -1,3 +1,4 @@
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -120,6 +121,22 @@ def test_a_file_without_all_arrays_or_of_another_kind_is_a_data_error(tmp_path):
         for name in ARRAYS:
             archive.writestr(f"{name}.npy", "text")
     with pytest.raises(DataError, match="no data file of a client"):
+        ClientData.load(path)
+
+
+def test_sizes_that_a_file_claims_are_not_believed(tmp_path):
+    """Of 900 bytes whose header says 2^42 numbers, and of zeros that unpack to a thousandfold."""
+    path = tmp_path / "client.npz"
+    file = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**42, 1)}
+    np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ARRAYS:
+            archive.writestr(f"{name}.npy", file.getvalue())
+    with pytest.raises(DataError, match="damaged"):
+        ClientData.load(path)
+    np.savez_compressed(path, **{**arrays(), "x_train": np.zeros((6, 10_000), np.float32)})
+    with pytest.raises(DataError, match="damaged"):
         ClientData.load(path)
 
 

@@ -1,10 +1,14 @@
 """Rows as ciphertext, and devices that hold them."""
 
+import base64
+import hashlib
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lepton_flwr.crypto.envelope import rewrap
 from lepton_flwr.crypto.errors import PurposeError, TamperedChunkError, WrongKeyError
 from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.crypto.recipients import DecryptionKey
@@ -90,6 +94,45 @@ def test_encrypted_rows_keep_their_name_in_the_ledger_when_sealed_anew(folder, r
     assert Device.open(folder).data_digest() == Device.open(again).data_digest() == rows.records
     policies = [Device.open(path).policy.spending.ledger for path in (folder, again)]
     assert policies[0] == policies[1]
+
+
+def test_the_same_rows_pay_from_the_same_account_however_they_are_encrypted(rows, tmp_path):
+    """Plain, encrypted, encrypted anew, rewrapped for a new key: no way to a fresh account."""
+    rows = replace(rows, records=b"")
+    one, other = SealedClient.seal(rows, KEY), SealedClient.seal(rows, KEY)
+    new = DecryptionKey.generate("x25519-mlkem768")
+    moved = SealedClient(rewrap(other.content, KEY, [new.recipient]), new)
+    ways = [rows, one, other, moved]
+    digests, ledgers = set(), set()
+    for number, way in enumerate(ways):
+        root = tmp_path / f"devices-{number}"
+        (folder,) = provision(root, [way], min_survivors=2, ledgers=tmp_path / "kept")
+        device = Device.open(folder)
+        digests |= {device.data_digest(), way.digest}
+        ledgers.add(device.policy.spending.ledger)
+    rows.save(tmp_path / "data.npz")
+    assert digests == {hashlib.sha256((tmp_path / "data.npz").read_bytes()).digest()}
+    assert len(ledgers) == 1
+
+
+def test_no_file_of_a_device_opens_the_participants_other_files(folder, rows):
+    other = SealedClient.seal(rows, KEY)
+    key = DecryptionKey.load(folder / DATA_KEY_FILE)
+    with pytest.raises(WrongKeyError):
+        open_rows(other.content, key)
+    secret = base64.b64encode(KEY.private)
+    assert not any(secret in path.read_bytes() for path in folder.iterdir())
+    with pytest.raises(WrongKeyError):
+        open_rows((folder / SEALED_FILE).read_bytes(), KEY)
+
+
+def test_altered_rows_have_no_account(rows, tmp_path):
+    sealed = SealedClient.seal(replace(rows, records=b""), KEY)
+    (folder,) = provision(tmp_path / "devices", [sealed], min_survivors=2)
+    content = (folder / SEALED_FILE).read_bytes()
+    (folder / SEALED_FILE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(TamperedChunkError):
+        Device.open(folder).data_digest()
 
 
 def test_a_device_refuses_altered_rows_and_open_keys(folder):

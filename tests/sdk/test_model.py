@@ -1,5 +1,8 @@
 """Models and their envelopes."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -115,6 +118,46 @@ def test_a_sealed_thing_that_is_no_model_is_refused(make, store, content):
     sealed = seal(content, [store.models().recipient], purpose=PURPOSE)
     with pytest.raises(DataError, match="not a model"):
         make().decrypt_model_params(sealed)
+
+
+def members(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def claiming(shape):
+    file, header = io.BytesIO(), io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("about.npy", header.getvalue())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        claiming((2**42,)),
+        claiming((2**70, 0)),
+        members(about=np.frombuffer(b"[" * 100_000, np.uint8)),
+        members(about=np.frombuffer(b"{}", np.uint8)),
+        members(about=np.frombuffer(b"[]", np.uint8), other=np.zeros(1)),
+    ],
+)
+def test_a_hostile_archive_is_one_named_error(content):
+    with pytest.raises(DataError, match="not a model"):
+        LearntModel.from_bytes(content)
+
+
+def test_a_compressed_model_is_refused(model):
+    with np.load(io.BytesIO(model.to_bytes())) as arrays:
+        whole = dict(arrays)
+    assert LearntModel.from_bytes(members(**whole)).spec == model.spec
+    file = io.BytesIO()
+    np.savez_compressed(file, **whole)
+    with pytest.raises(DataError, match="not a model"):
+        LearntModel.from_bytes(file.getvalue())
 
 
 @pytest.mark.parametrize("weights", [(), (np.zeros((3, 1), np.float32), np.zeros(1, np.float32))])

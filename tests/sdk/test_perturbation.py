@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lepton_flwr.data.federated import ClientData
+from lepton_flwr.data.preprocessing import TableSchema, fit_tables
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
@@ -14,6 +15,7 @@ from lepton_flwr.privacy.events import (
 )
 from lepton_flwr.privacy.mechanisms import Noised
 from lepton_flwr.sdk.perturbation import Perturbation
+from lepton_flwr.sdk.preparation import _rescaled
 
 STATISTICS = (SampledGaussian(8.0, 1.0, 1), 3)
 
@@ -82,6 +84,26 @@ def test_noise_has_its_scale_and_labels_flip_at_their_rate(mechanism):
     rate = 2 / (np.exp(perturbation.label_epsilon) + 2)
     assert flipped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / 2000))
     assert len({noisy.x_train.tobytes(), perturbation.apply(rows).x_train.tobytes()}) == 2
+
+
+@pytest.mark.parametrize(("mechanism", "order"), [("laplace", 1), ("gaussian", 2)])
+def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(mechanism, order):
+    """Noise for larger features would be wasted; false alarms below 1e-5 (five deviations)."""
+    numbers = np.random.default_rng(1).choice([-1.0, 1.0], (3000, 4))
+    table = {f"c{i}": column for i, column in enumerate(numbers.T)}
+    schema = TableSchema.infer(table)
+    halves = [schema.read({n: c[i::2] for n, c in table.items()}) for i in (0, 1)]
+    features = _rescaled(fit_tables(halves, schema)).transform(table)
+    perturbation = within(mechanism, epsilon=30.0)
+    norms = np.linalg.norm(features, ord=order, axis=1)
+    assert norms.mean() == pytest.approx(perturbation.radius, rel=0.01)
+    true = features.reshape(-1)
+    perturbed = perturbation.apply(client(features, np.zeros(3000, np.int32))).x_train.reshape(-1)
+    slope = true @ perturbed / (perturbed @ perturbed)  # of the true features, by least squares
+    deviation = (true - slope * perturbed).std() / np.linalg.norm(perturbed)
+    assert slope == pytest.approx(
+        1, abs=5 * deviation + 0.02
+    )  # numbers' own deviation is not quite 1
 
 
 def test_held_out_rows_stay_and_shapes_too():

@@ -29,6 +29,7 @@ PREPROCESSOR_FILE = "preprocessor.json"
 UNSEEN = ("other", "error")
 MAX_JSON = 2**26
 MOST_OTHERS = 4096
+MOST_FEATURES = 2**17
 SLOT_BITS = 16  # most leading bits of a hash that name a slot
 
 
@@ -61,6 +62,13 @@ class FittedNumber:
         for key in ("low", "high"):
             if getattr(self, key) is not None:
                 check.finite(f"{key} of column {self.name}", getattr(self, key))
+        if not isinstance(self.indicator, bool):
+            raise ConfigError(f"column {self.name}: indicator: expected true or false")
+
+    @property
+    def num_features(self) -> int:
+        """How many features it has."""
+        return 1 + self.indicator
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -114,6 +122,11 @@ class FittedCategory:
             check.integer(
                 f"fill of column {self.name}", self.fill, at_least=0, at_most=len(known) - 1
             )
+
+    @property
+    def num_features(self) -> int:
+        """How many features it has."""
+        return len(self.values) + len(self.slots) + self.missing + self.others
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -187,15 +200,27 @@ class Preprocessor:
         if len(self.salt) != SALT_BYTES:
             raise ConfigError(f"salt of {len(self.salt)} bytes: expected {SALT_BYTES}")
         check.finite("noise_multiplier", self.noise_multiplier, at_least=0)
+        check.integer("releases", self.releases, at_least=0)
         kinds = tuple(
             Column(c.name, NUMBER if isinstance(c, FittedNumber) else CATEGORY)
             for c in self.columns
         )
         object.__setattr__(self, "_schema", TableSchema(kinds))
+        self._check_size()
         if not self.order:
             object.__setattr__(self, "order", tuple(column.name for column in self.columns))
         if len(set(self.feature_names)) != len(self.feature_names) or not self.feature_names:
             raise ConfigError("expected at least one feature, and each name once")
+
+    def _check_size(self) -> None:
+        """Count features and letters of their names before any is made."""
+        features = sum(column.num_features for column in self.columns)
+        letters = sum(column.num_features * len(column.name) for column in self.columns)
+        if features > MOST_FEATURES or letters > MAX_JSON:
+            raise ConfigError(
+                f"{features:,} features with names of {letters:,} letters: expected at most "
+                f"{MOST_FEATURES:,} and {MAX_JSON:,}; keep fewer categories, or shorten the names"
+            )
 
     @property
     def private(self) -> bool:
@@ -233,7 +258,7 @@ class Preprocessor:
         out = np.empty((num_rows(table), len(self.feature_names)))
         start = 0
         for column in self.columns:
-            stop = start + len(column.feature_names)
+            stop = start + column.num_features
             if isinstance(column, FittedNumber):
                 column.write(table[column.name], out[:, start:stop])
             else:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,10 @@ def broken(values, **changes):
         lambda v: broken(v, columns=[{**v["columns"][-1], "values": [1, 2]}]),
         lambda v: broken(v, columns=[{**v["columns"][-1], "values": ["a"], "fill": 3}]),
         lambda v: broken(v, columns=["age"]),
+        lambda v: broken(v, columns=[{**v["columns"][0], "indicator": "yes"}]),
         lambda v: broken(v, noise_multiplier=-1),
+        lambda v: broken(v, releases="x"),
+        lambda v: broken(v, releases=-1),
         lambda v: "[" * 100_000,
     ],
 )
@@ -121,6 +125,28 @@ def test_a_damaged_file_is_one_named_error(exact, damage, tmp_path):
     with pytest.raises(LeptonError) as caught:
         Preprocessor.load(tmp_path / "p.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "columns"), [("c", 50), ("c" * 2**20, 1)])
+def test_a_small_file_of_many_features_takes_no_memory_and_is_refused(exact, name, columns):
+    column = {
+        "kind": "category", "values": [], "slots": [], "bits": 0, "missing": False,
+        "others": 4096, "fill": None,
+    }  # fmt: skip
+    made = [{**column, "name": f"{name}{number}"} for number in range(columns)]
+    text = broken(json.loads(exact.to_json()), columns=made, order=[])
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="damaged"):
+            Preprocessor.from_json(text)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_number_of_features_is_that_of_their_names(fitted):
+    for column in (*fitted.columns, FittedCategory("c", ("a",), missing=True, others=7)):
+        assert column.num_features == len(column.feature_names)
 
 
 def test_an_absent_file_is_one_named_error(tmp_path):
