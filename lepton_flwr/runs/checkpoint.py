@@ -130,6 +130,8 @@ class Checkpoints:
 
     Guarantee: while it is open no other process has the same run open (Linux, one machine); every
     number of `next_number` is greater than all before it, whatever ended the processes that asked.
+    An older `session` that is put back brings its numbers back: within one run of Flower's devices
+    refuse them, and each time that a run goes on is another one.
 
     Attributes:
         folder: the run's.

@@ -271,6 +271,23 @@ def test_session_numbers_never_repeat_and_devices_that_saw_them_go_on(run):
     assert [row["status"] for row in broken.rows] == ["ok"] * 5
 
 
+@pytest.mark.parametrize("flowers", ["another run", "the same run"])
+def test_numbers_of_a_restored_checkpoint_repeat_and_serve_in_another_run_of_flowers_only(
+    run, tmp_path, flowers
+):
+    broken = run(**NO_PRIVACY, rounds=2).serve(die_at=(train(2), Exchange.KEYS))
+    shutil.copytree(broken.folder / "checkpoint", tmp_path / "old")
+    broken.serve(die_at=(train(1), Exchange.REVEAL))
+    shutil.rmtree(broken.folder / "checkpoint")
+    shutil.copytree(tmp_path / "old", broken.folder / "checkpoint")
+    if flowers == "another run":  # as every resumption is
+        broken.grid.contexts.clear()
+    broken.serve()
+    assert broken.numbers != sorted(set(broken.numbers))
+    refused = any(reply.has_error() for reply in broken.grid.replies)
+    assert refused == (flowers == "the same run")
+
+
 @slow
 def test_a_server_that_dies_before_its_first_round_ends_is_resumed_from_the_start(run):
     whole, broken = run(**NO_PRIVACY).serve(), run(**NO_PRIVACY)
