@@ -89,7 +89,7 @@ def test_noise_has_its_scale_and_labels_flip_at_their_rate(mechanism):
 @pytest.mark.parametrize(("mechanism", "order"), [("laplace", 1), ("gaussian", 2)])
 def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(mechanism, order):
     """Noise for larger features would be wasted; false alarms below 1e-5 (five deviations)."""
-    numbers = np.random.default_rng(1).choice([-1.0, 1.0], (3000, 4))
+    numbers = np.random.default_rng(1).choice([-1.0, 1.0], (1000, 4))
     table = {f"c{i}": column for i, column in enumerate(numbers.T)}
     schema = TableSchema.infer(table)
     halves = [schema.read({n: c[i::2] for n, c in table.items()}) for i in (0, 1)]
@@ -98,12 +98,10 @@ def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(m
     norms = np.linalg.norm(features, ord=order, axis=1)
     assert norms.mean() == pytest.approx(perturbation.radius, rel=0.01)
     true = features.reshape(-1)
-    perturbed = perturbation.apply(client(features, np.zeros(3000, np.int32))).x_train.reshape(-1)
+    perturbed = perturbation.apply(client(features, np.zeros(1000, np.int32))).x_train.reshape(-1)
     slope = true @ perturbed / (perturbed @ perturbed)  # of the true features, by least squares
     deviation = (true - slope * perturbed).std() / np.linalg.norm(perturbed)
-    assert slope == pytest.approx(
-        1, abs=5 * deviation + 0.02
-    )  # numbers' own deviation is not quite 1
+    assert abs(slope - 1) < 5 * deviation + 0.02  # for the numbers' own deviation is not quite 1
 
 
 def test_held_out_rows_stay_and_shapes_too():
