@@ -74,7 +74,7 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
 
 @pytest.mark.slow
 def test_perturbed_rows_are_learnt_from_and_the_report_says_so(make, rows):
-    client = make(mechanism="gaussian", epsilon=40.0, local_steps=20)
+    client = make(mechanism="gaussian", epsilon=400.0, local_steps=20)
     client.preprocess_data(*rows)
     client.encrypt_data()
     client.add_differential_privacy_noise()
