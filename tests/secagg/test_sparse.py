@@ -241,7 +241,8 @@ class TestCommittee:
         fed, survivors = rehearsal.at("E3")
         silent = {fed.server._order[i] for i in fed.server._graph.committee[graph.quorum :]}
         requests = fed.attest(survivors, [i for i in fed.everyone() if i not in silent])
-        assert fed.clients[0].reveal(requests[0]).shares
+        node, request = next(iter(requests.items()))
+        assert fed.clients[node].reveal(request).shares
 
 
 class TestReveal:
