@@ -183,6 +183,7 @@ def test_nothing_of_one_client_is_in_the_messages_or_the_folder(federation):
     text = "".join(
         path.read_text() for path in direct.folder.iterdir() if path.suffix in (".csv", ".json")
     )
+    text = re.sub(r'"num_parameters": \d+,', "", text)  # as many as one client has rows
     assert not any(f": {count}," in text or f",{count}," in text for count in data)
 
 
