@@ -556,12 +556,13 @@ def test_killed_before_a_line_of_its_code_it_has_lost_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_before_every_line_of_its_code_it_has_lost_nothing(tmp_path):
-    assert kill(tmp_path, "--every-line")["lines"] > 300
+def test_killed_before_many_lines_of_its_code_it_has_lost_nothing(tmp_path):
+    # All lines, and a thousand kills: `python -m simulations.benchmarks.ledger`.
+    assert kill(tmp_path, "--every-line", "--stride", "5")["lines"] > 300
 
 
 @pytest.mark.slow
-def test_killed_a_thousand_times_it_has_lost_nothing(tmp_path):
-    told = kill(tmp_path, "--kills", "1000")
-    assert (told["kills"], told["undercounted"]) == (1000, 0)
+def test_killed_hundreds_of_times_it_has_lost_nothing(tmp_path):
+    told = kill(tmp_path, "--kills", "300")
+    assert (told["kills"], told["undercounted"]) == (300, 0)
     assert told["releases"] > 100
