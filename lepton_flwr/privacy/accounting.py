@@ -121,21 +121,22 @@ def calibrate(
     stride = 1.01
     while too_little is None or enough is None:
         found = excess(noise)
+        if found > 0 and noise >= LARGEST_NOISE:
+            raise ConfigError(
+                f"epsilon={epsilon:g} with delta={delta:g}, sampling probability "
+                f"{sampling_probability:g} and {steps} steps: expected a target that a noise "
+                f"multiplier up to {LARGEST_NOISE:g} reaches; raise epsilon or take fewer steps"
+            )
         if found > 0:
             too_little = noise, found
-            noise *= stride * math.exp(min(found, _LARGEST_STRIDE))
+            step = stride * math.exp(min(found, _LARGEST_STRIDE))
+            noise = min(noise * step, LARGEST_NOISE)
             stride *= stride  # what `also` spends stays, so the excess may hardly fall
         elif noise <= SMALLEST_NOISE:
             return noise
         else:
             enough = noise, found
             noise = max(noise / 1.01 * math.exp(max(found, -_LARGEST_STRIDE)), SMALLEST_NOISE)
-        if noise > LARGEST_NOISE:
-            raise ConfigError(
-                f"epsilon={epsilon:g} with delta={delta:g}, sampling probability "
-                f"{sampling_probability:g} and {steps} steps: expected a target that a noise "
-                f"multiplier up to {LARGEST_NOISE:g} reaches; raise epsilon or take fewer steps"
-            )
     return _between(too_little, enough, excess)
 
 

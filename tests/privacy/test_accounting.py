@@ -185,3 +185,11 @@ def test_the_statement_says_unit_relation_sampling_accountant_and_delta():
     assert epsilon <= stated < epsilon + 1e-3
     assert "one client's records" in replace(statement, unit=Unit.CLIENT).sentence()
     assert "the epsilon of 0.5 that earlier" in replace(statement, epsilon_before=0.5).sentence()
+
+
+def test_a_target_just_below_the_largest_noise_is_reached():
+    steps = 10**6
+    target = epsilon_of(SampledGaussian(9e4, 1.0, 1), 1e-5, steps)
+    found = calibrate(target, 1e-5, 1.0, steps)
+    assert 9e4 * (1 - 1e-3) <= found <= 9e4 * (1 + 2e-3)
+    assert epsilon_of(SampledGaussian(found, 1.0, 1), 1e-5, steps) <= target
