@@ -4,7 +4,7 @@ Every client of a session runs for real, one after the other in this process. A 
 timed; the server is timed by playing all replies back to fresh sessions, once more with its memory
 traced. Times are those of the processor, all threads together: other work on the machine does not
 change them much. Beside it, the cipher, signatures and key agreements that a client cannot do
-without, called alone, and the masking and unmasking of Flower's SecAgg+ with Flower's own functions.
+without, called alone, and the masking and unmasking of Flower's SecAgg+ by Flower's own functions.
 """
 
 import os
