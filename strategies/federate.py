@@ -182,7 +182,7 @@ class _Server:
             self._save()
             self._lose_unfinished()
             if len(self._rounds.records) < config.rounds:
-                _await_nodes(self._grid, config.clients or 0, self._stop)
+                await_nodes(self._grid, config.clients or 0, self._stop)
                 self._train()
             reason = "finished"
         except RunInterruptedError:
@@ -211,7 +211,7 @@ class _Server:
         )
         task = ConfigRecord(
             {
-                "task": _task(config, self._federation.model).to_json(),
+                "task": task_of(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
             }
@@ -342,7 +342,8 @@ def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> Secur
     )
 
 
-def _task(config: RunConfig, model: ModelSpec) -> Task:
+def task_of(config: RunConfig, model: ModelSpec) -> Task:
+    """What a client is asked to train in one round."""
     train, record = config.train, config.dp.record
     return Task(
         model=model,
@@ -376,7 +377,13 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None:
+def await_nodes(grid: Grid, clients: int, stop: threading.Event | None = None) -> None:
+    """Wait for so many nodes.
+
+    Raises:
+        FederationError: fewer came within `NODES_TIMEOUT`.
+        RunInterruptedError: `stop` was set.
+    """
     deadline = time.monotonic() + NODES_TIMEOUT
     while (count := len(list(grid.get_node_ids()))) < clients:
         if stop is not None and stop.is_set():

@@ -49,7 +49,7 @@ class SavedRun:
         if not file.with_name(CONFIG).exists():
             raise ConfigError(f"{file}: expected the run's {CONFIG} beside it")
         config = RunConfig.build(read_toml(file.with_name(CONFIG)))
-        table = _table(config, file.parent, key)
+        table = table_of(config, file.parent, key)
         model = read_model(file, key)
         outputs = 1 if len(table.classes) == 2 else len(table.classes)
         if getattr(model, "output_shape", (None, 0))[-1] != outputs:
@@ -72,7 +72,8 @@ class SavedRun:
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
 
 
-def _table(config: RunConfig, folder: Path, key: GetKey | None) -> Tabular:
+def table_of(config: RunConfig, folder: Path, key: GetKey | None = None) -> Tabular:
+    """How tables like that of a run become rows and answers; errors as of `SavedRun.open`."""
     known = get(config.scenario).table
     if known is not None:
         return known
