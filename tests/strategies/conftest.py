@@ -1,6 +1,8 @@
 """A federation without processes: the real client mod behind a grid that calls it directly."""
 
 import pickle
+import sys
+import types
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from clients.client_app import app as client_app
 from clients.secagg_mod import SecureAggregationMod
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
+from lepton_flwr.training.models import ModelSpec
+from lepton_flwr.training.task import Task
 
 RUN_ID = 2**63 + 11
 MEMBERS = 131  # enough for a ring
@@ -192,3 +197,41 @@ def initial() -> ArrayRecord:
     rng = np.random.default_rng(5)
     shapes = [(7, 4), (4,), (4, 1), (1,)]
     return ArrayRecord([rng.normal(0, 0.5, shape).astype(np.float32) for shape in shapes])
+
+
+@pytest.fixture
+def device_app() -> Callable[[Message, Context], Message]:
+    """The real ClientApp as Flower runs it: what it raises becomes an error reply."""
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return client_app(message, context)
+        except ValueError as error:
+            return Message(Error(2, f"ValueError: {error}"), reply_to=message)
+
+    return answer
+
+
+@pytest.fixture
+def task() -> Task:
+    """Private training of a linear model of two features and two classes."""
+    return Task(
+        model=ModelSpec("mlp", (2,), 2, ()),
+        optimizer="sgd",
+        learning_rate=0.1,
+        local_steps=5,
+        sampling_probability=0.1,
+        noise_multiplier=1.5,
+        l2_norm_clip=1.0,
+        engine="vectorized",
+        seed=1,
+    )
+
+
+@pytest.fixture
+def keras_task(monkeypatch) -> types.ModuleType:
+    """Stands for the clients' module that trains; what a test does not set is missing."""
+    fake = types.ModuleType("clients.keras_task")
+    monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
+    monkeypatch.setattr("clients.keras_task", fake, raising=False)
+    return fake
