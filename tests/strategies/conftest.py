@@ -1,11 +1,13 @@
 """A federation without processes: the real client mod behind a grid that calls it directly."""
 
+import logging
 import pickle
 import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from clients.client_app import app as client_app
 from clients.secagg_mod import SecureAggregationMod
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.data.federated import ClientData
+from lepton_flwr.device import simulated_root
+from lepton_flwr.provision import provision
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 from lepton_flwr.training.models import ModelSpec
@@ -235,3 +240,67 @@ def keras_task(monkeypatch) -> types.ModuleType:
     monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
     monkeypatch.setattr("clients.keras_task", fake, raising=False)
     return fake
+
+
+@dataclass
+class VotingDevices:
+    """Devices that are ready to vote.
+
+    Attributes:
+        folders: of each.
+        grid: reaches them; on it `replies` and `requests`.
+        trained: number of each whose model was trained.
+    """
+
+    folders: list[Path]
+    grid: DirectGrid
+    trained: list[int]
+
+    @property
+    def roster(self) -> Roster:
+        return Roster.of_authority((self.folders[0] / "roster.pem").read_bytes())
+
+    def allow(self, text: str, devices: int | None = None) -> None:
+        """Replace policies, all or the first few."""
+        for folder in self.folders[:devices]:
+            (folder / "policy.toml").write_text(text)
+
+
+@pytest.fixture
+def voting_devices(grid, device_app, keras_task, tmp_path, monkeypatch):
+    """Makes devices of given votes, int (devices, queries); training is replaced."""
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def make(votes: np.ndarray, num_classes: int) -> VotingDevices:
+        rows = [
+            ClientData(
+                np.full((6, 2), number, np.float32),
+                np.zeros(6, np.int32),
+                np.zeros((1, 2), np.float32),
+                np.zeros(1, np.int32),
+            )
+            for number in range(len(votes))
+        ]
+        folders = provision(
+            simulated_root(RUN_ID),
+            rows,
+            min_survivors=3,
+            actions=["train", "evaluate", "evaluate.vote"],
+        )
+        direct = grid(clients=len(votes), app=lambda partition, mods: device_app)
+        direct.apps = dict.fromkeys(range(len(votes)), device_app)
+        made = VotingDevices(folders, direct, [])
+
+        def train(task, weights, data, server_round):
+            made.trained.append(int(data.x_train[0, 0]))
+            return [weight + data.x_train[0, 0] for weight in weights]
+
+        def probabilities(task, weights, rows):
+            own = round(float(weights[0][0, 0]))
+            return np.eye(num_classes)[votes[own, : len(rows)]]
+
+        keras_task.train, keras_task.probabilities = train, probabilities
+        return made
+
+    return make

@@ -1,7 +1,6 @@
 """Polls of devices: the real ClientApp behind a direct grid; training itself is replaced."""
 
 import dataclasses
-import logging
 
 import numpy as np
 import pytest
@@ -33,57 +32,21 @@ POLICY = 'min_survivors = 3\nactions = ["train", "evaluate", "evaluate.vote"]\n'
 
 
 @pytest.fixture
-def folders(keras_task, tmp_path, monkeypatch):
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    rows = [
-        ClientData(
-            np.full((6, 2), number, np.float32),
-            np.zeros(6, np.int32),
-            np.zeros((1, 2), np.float32),
-            np.zeros(1, np.int32),
-        )
-        for number in range(CLIENTS)
-    ]
-    made = provision(simulated_root(RUN_ID), rows, min_survivors=3)
-    keras_task.trained = []
-
-    def train(task, weights, data, server_round):
-        keras_task.trained.append(int(data.x_train[0, 0]))
-        return [weight + data.x_train[0, 0] for weight in weights]
-
-    def probabilities(task, weights, rows):
-        return np.eye(3)[VOTES[round(float(weights[0][0, 0])), : len(rows)]]
-
-    keras_task.train, keras_task.probabilities = train, probabilities
-    allow(made, POLICY)
-    return made
-
-
-def allow(folders, text):
-    for folder in folders:
-        kept = (folder / "policy.toml").read_text().partition("[privacy]")
-        (folder / "policy.toml").write_text(text + "".join(kept[1:]))
+def devices(voting_devices):
+    return voting_devices(VOTES, 3)
 
 
 @pytest.fixture
-def direct(grid, device_app):
-    made = grid(clients=CLIENTS, app=lambda partition, mods: device_app)
-    made.apps = dict.fromkeys(range(CLIENTS), device_app)
-    return made
-
-
-def of_devices(direct, folders, task, weights, timeout):
-    roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
-    made = FlowerVoters(direct, roster, task, weights, min_survivors=3, timeout=timeout)
-    made.direct = direct
-    return made
+def folders(devices):
+    return devices.folders
 
 
 @pytest.fixture
-def voters(direct, folders, task):
+def voters(devices, task):
     task = dataclasses.replace(task, model=ModelSpec("mlp", (2,), 3, ()))
-    return of_devices(direct, folders, task, WEIGHTS, 0.2)
+    made = FlowerVoters(devices.grid, devices.roster, task, WEIGHTS, min_survivors=3, timeout=0.2)
+    made.direct = devices.grid
+    return made
 
 
 @pytest.fixture
@@ -142,21 +105,18 @@ def test_what_leaves_a_device_is_masked(voters):
     assert bare == []
 
 
-def test_a_device_votes_only_if_its_policy_says_so(poll, keras_task, folders):
-    allow(folders[:3], "min_survivors = 3\n")
+def test_a_device_votes_only_if_its_policy_says_so(poll, devices):
+    devices.allow("min_survivors = 3\n", devices=3)
     with pytest.raises(ThresholdError, match=r"2 clients.*3 refused by its policy"):
         poll.labels(QUERIES, GNMax(1.0))
-    assert keras_task.trained == []
+    assert devices.trained == []
 
 
-def test_votes_beyond_a_devices_budget_are_not_cast(poll, keras_task, folders):
-    allow(folders, POLICY)
-    for folder in folders:
-        text = (folder / "policy.toml").read_text()
-        (folder / "policy.toml").write_text(f"{text}\n[privacy]\nmax_client_epsilon = 1.0\n")
+def test_votes_beyond_a_devices_budget_are_not_cast(poll, devices):
+    devices.allow(f"{POLICY}[privacy]\nmax_client_epsilon = 1.0\n")
     with pytest.raises(ThresholdError, match="budget spent"):
         poll.labels(QUERIES, GNMax(1.0))
-    assert keras_task.trained == []
+    assert devices.trained == []
 
 
 def test_a_poll_beyond_the_servers_budget_sends_nothing(voters, tmp_path):
@@ -195,7 +155,9 @@ def test_a_question_that_is_none_is_refused_by_devices(fields):
 
 
 @pytest.mark.slow
-def test_devices_train_on_their_own_rows_and_answer_rightly(direct, task, tmp_path, monkeypatch):
+def test_devices_train_on_their_own_rows_and_answer_rightly(
+    grid, device_app, task, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rng = np.random.default_rng(7)
     rows = []
@@ -203,11 +165,14 @@ def test_devices_train_on_their_own_rows_and_answer_rightly(direct, task, tmp_pa
         x = rng.normal(size=(300, 2)).astype(np.float32)
         y = (x[:, 0] + x[:, 1] > 0).astype(np.int32)
         rows.append(ClientData(x[:280], y[:280], x[280:], y[280:]))
-    folders = provision(simulated_root(RUN_ID), rows, min_survivors=3)
-    allow(folders, POLICY)
+    actions = ["train", "evaluate", "evaluate.vote"]
+    folders = provision(simulated_root(RUN_ID), rows, min_survivors=3, actions=actions)
     task = dataclasses.replace(task, learning_rate=1.0, sampling_probability=0.5, local_steps=40)
+    direct = grid(clients=CLIENTS)
+    direct.apps = dict.fromkeys(range(CLIENTS), device_app)
+    roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
     weights = [np.zeros((2, 1), np.float32), np.zeros(1, np.float32)]
-    voters = of_devices(direct, folders, task, weights, 60.0)
+    voters = FlowerVoters(direct, roster, task, weights, min_survivors=3, timeout=60.0)
     queries = rng.normal(size=(200, 2)).astype(np.float32)
     tally = voters(queries, Question.of(Plurality(), 2))
     assert tally.participants == CLIENTS
