@@ -1,7 +1,7 @@
 """A poll on disk: what is asked, and what came of it.
 
-`request.json`, `queries.npy` and `config.toml` are there before anybody is asked; then `answers.json`, or
-`failure.json` if there are none. Each is written as a whole.
+`request.json`, `queries.npy` and `config.toml` are there before anybody is asked; then
+`answers.json`, or `failure.json` if there are none. Each is written as a whole.
 """
 
 import io
