@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +92,7 @@ def gather(
         ConfigError: options contradict each other or are out of range.
         DataError: the rows cannot be used.
     """
+    from lepton_flwr.commands.passphrases import getter
     from lepton_flwr.config import ModelConfig
     from lepton_flwr.data import scenarios
     from lepton_flwr.inference.request import Request
@@ -126,9 +126,7 @@ def gather(
     settings, model = as_poll(settings), settings.model
     known = scenarios.get(settings.scenario).table
     if known is None and run is not None:
-        from lepton_flwr.commands.passphrases import decryption_key
-
-        known = table_of(settings, run, partial(decryption_key, key) if key is not None else None)
+        known = table_of(settings, run, getter(key))
     if known is None:
         queries = read_features(table, model.input_shape, model.classes, model.num_classes)
     else:
