@@ -110,6 +110,33 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TableConfig:
+    """What the raw tables of devices hold, where those bring tables; public.
+
+    Each device compares it with its own `schema.toml`, of which it is a part.
+
+    Attributes:
+        label: the column that holds the classes.
+        classes: their names.
+        columns: each feature column's kind, "number" or "category", or a table with `kind`, and of
+            a number its public `low` and `high`, of a category its public `values`.
+    """
+
+    label: str
+    classes: tuple[str, ...]
+    columns: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        texts = [self.label, *self.classes]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ConfigError("table.label, table.classes: expected texts")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise ConfigError("table.classes: expected two different texts or more")
+        if not self.columns or self.label in self.columns:
+            raise ConfigError("table.columns: expected one or more, without the label")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What a client does in one round.
 
@@ -315,6 +342,8 @@ class RunConfig:
         evaluate_every: rounds between evaluations; the last round is always evaluated.
         seed: partition, held-out rows, initial weights and the data order of training without
             privacy. Never noise, masks, keys, or the sampling that privacy relies on.
+        table: what devices' raw tables hold, where they are asked for statistics; None where the
+            rows are features already.
     """
 
     scenario: str = "transport"
@@ -329,6 +358,7 @@ class RunConfig:
     dp: DPConfig = field(default_factory=DPConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    table: TableConfig | None = None
 
     def __post_init__(self) -> None:
         if self.clients is not None:
@@ -446,14 +476,23 @@ def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
             hint = f"did you mean {prefix}{near[0]}?" if near else "known: " + ", ".join(fields)
             raise ConfigError(f"unknown setting {prefix}{key}: {hint}")
         values[key] = _convert(hints[key], value, prefix + key)
+    required = [f.name for f in fields.values() if not _has_default(f)]
+    if missing := [name for name in required if name not in values]:
+        raise ConfigError(f"{prefix}{missing[0]}: expected it")
     return cls(**values)
 
 
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name}={value!r}: expected a table, as in {name}.key=value")
-        return _build(typing.cast(type, hint), value, name + ".")
+    for kind in _alternatives(hint):
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name}={value!r}: expected a table, as in {name}.key=value")
+            return _build(typing.cast(type, kind), value, name + ".")
     kinds = [typing.get_origin(kind) or kind for kind in _alternatives(hint)]
     if float in kinds and type(value) is int:
         return float(value)
