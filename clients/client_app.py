@@ -100,7 +100,9 @@ def statistics(message: Message, context: Context) -> Message:
     with reserved(device, context, question.noise_multiplier, event, [Unbounded()]):
         answer = question.answer(table.train)
     limbs = {name: values.tolist() for name, values in coding.limbs_of(answer).items()}
-    return Message(RecordDict({"metrics": MetricRecord({**limbs, NUM_EXAMPLES: 1})}), reply_to=message)
+    return Message(
+        RecordDict({"metrics": MetricRecord({**limbs, NUM_EXAMPLES: 1})}), reply_to=message
+    )
 
 
 @app.evaluate()
@@ -149,8 +151,7 @@ def vote(message: Message, context: Context) -> Message:
 
 
 def _rows(device: Device, config: Mapping[str, Any]) -> "ClientData":
-    """This device's features: those that it has, or those that the run's statistics make of its
-    table."""
+    """Its features: those that it has, or those that the run's statistics make of its table."""
     if wire.PREPROCESSOR not in config:
         return device.data()
     asked_of, preprocessor = wire.spec_of(config), wire.preprocessor_of(config)

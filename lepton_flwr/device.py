@@ -4,8 +4,9 @@ Nothing here ever comes from the server. A folder holds `identity.pem` and `iden
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
 `data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
-it). A device that brings its table as it is has `data.csv`, or `data.csv.lepton` with `data.key`, and
-`schema.toml` (what its columns are) in their place. Where statistics of all devices shaped the features, `records.sha256` names the records.
+it). A device that brings its table as it is has `data.csv`, or `data.csv.lepton` with `data.key`,
+and `schema.toml` (what its columns are) in their place. Where statistics of all devices shaped the
+features, `records.sha256` names the records.
 Anything missing, malformed or open to changes by other users is refused. Its ledger, `ledger.db`,
 is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
 lists that it has seen.
@@ -29,6 +30,7 @@ from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.crypto.revocation_rules import RevocationRules
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError, DataError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -47,7 +49,6 @@ DATA_FILE = "data.npz"
 SEALED_FILE = "data.npz.lepton"
 TABLE_FILE = "data.csv"
 SEALED_TABLE_FILE = "data.csv.lepton"
-SCHEMA_FILE = "schema.toml"
 DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
 LARGEST_FEATURES = 2**28  # numbers that one device makes of its table

@@ -32,7 +32,6 @@ from strategies.secure_session import SecureSession, SessionReport, attempts
 from strategies.watcher import Watcher
 
 
-
 @dataclass(frozen=True)
 class ClientPrivacy:
     """Client-level privacy by noise on the decrypted sum.

@@ -12,10 +12,10 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.config import TableConfig
 from lepton_flwr.data.preprocessing.columns import Column, TableSchema
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.failures import Failure
 
-SCHEMA_FILE = "schema.toml"
 MAX_CLASSES = 100
 _COLUMN_KEYS = {"kind", "low", "high", "values"}
 _KEYS = {"label", "classes", "columns", "test_fraction", "drop_duplicates"}

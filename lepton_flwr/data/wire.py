@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lepton_flwr.data.preprocessing import Preprocessor
     from lepton_flwr.data.table_spec import TableSpec
 
+SCHEMA_FILE = "schema.toml"  # of a device
 TABLE, QUESTION, PREPROCESSOR = "table", "question", "preprocessor"
 MAX_SPEC = 2**22  # letters
 

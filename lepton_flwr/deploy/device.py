@@ -12,6 +12,7 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.members import NODE_KEY_FILE
 from lepton_flwr.crypto.recipients import DecryptionKey
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
@@ -19,7 +20,6 @@ from lepton_flwr.device import (
     DATA_FILE,
     DATA_KEY_FILE,
     FOLDER_KEY,
-    SCHEMA_FILE,
     SEALED_FILE,
     TABLE_FILE,
     Device,

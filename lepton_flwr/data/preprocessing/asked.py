@@ -94,7 +94,14 @@ def from_json(text: str, schema: TableSchema) -> Question:
         )
     except QuestionError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         # Its text may quote what the server sent: the class says enough.
         raise QuestionError(f"a damaged question ({type(error).__name__})") from None
     if question.size > MAX_NUMBERS:
@@ -118,7 +125,9 @@ def _part(plain: dict[str, Any], kinds: dict[str, str]) -> Part:
     if not isinstance(part, Rows):
         wanted = NUMBER if isinstance(part, _OF_NUMBERS) else CATEGORY
         if kinds.get(part.column) != wanted:
-            raise QuestionError(f"a part of kind {plain['kind']}: expected a {wanted} of this table")
+            raise QuestionError(
+                f"a part of kind {plain['kind']}: expected a {wanted} of this table"
+            )
     _check(part)
     return part
 
@@ -135,9 +144,8 @@ def _check(part: Part) -> None:
     elif isinstance(part, Names):
         _check_numbers(part.hashes, HASH_BITS)
     elif isinstance(part, Listed):
-        if len(set(part.values)) != len(part.values) or not all(
-            isinstance(value, str) for value in part.values
-        ):
+        texts = {value for value in part.values if isinstance(value, str)}
+        if len(texts) != len(part.values):
             raise QuestionError("values: expected different texts")
 
 
