@@ -43,6 +43,7 @@ class DataConfig:
             taken from the file.
         impute: what stands for a missing number of a CSV, "mean" or "median".
         drop_duplicates: leave out equal rows of one client of a CSV.
+        deviations: by how many standard deviations numbers are divided that statistics scale.
     """
 
     partition: str = "natural"
@@ -56,8 +57,10 @@ class DataConfig:
     kinds: Mapping[str, Any] = field(default_factory=dict)
     impute: str = "mean"
     drop_duplicates: bool = True
+    deviations: float = 1.0
 
     def __post_init__(self) -> None:
+        check.finite("data.deviations", self.deviations, above=0)
         check.choice("data.impute", self.impute, IMPUTE)
         for column, kind in self.kinds.items():
             check.choice(f"data.kinds.{column}", kind, COLUMN_KINDS)
@@ -148,6 +151,8 @@ class TrainConfig:
         hidden_units: widths of the hidden layers; empty is a linear model.
         strategy: the server's Flower strategy.
         server_learning_rate: for the strategies that have one.
+        average: whether the run leaves the mean of the global models of its second half of rounds,
+            which has less of the noise, in place of the last.
     """
 
     optimizer: str = "sgd"
@@ -157,6 +162,7 @@ class TrainConfig:
     hidden_units: tuple[int, ...] = (32,)
     strategy: str = "fedavg"
     server_learning_rate: float = 1.0
+    average: bool = False
 
     def __post_init__(self) -> None:
         check.choice("train.optimizer", self.optimizer, OPTIMIZERS)

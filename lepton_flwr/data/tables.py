@@ -140,7 +140,7 @@ def assemble_tables(
                 records_digest(take(table, rows), y[rows]),
             )
         )
-    options = Options(impute=config.data.impute)
+    options = Options.of(config.data)
     population = records.population(named)
     return FederatedTables(
         tuple(held), tuple(parts), num_classes, schema, options, population=population

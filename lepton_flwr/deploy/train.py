@@ -51,7 +51,7 @@ def train(
     from lepton_flwr.runs.folder import new_folder
 
     folder = folder.resolve()
-    _check_running(folder)
+    check_running(folder)
     run_folder = new_folder(out or folder / "runs", config.scenario).resolve()
     # Where the server may read it: under its unit, /tmp and what others own is out of its sight.
     config_file = run_folder / "config.toml"
@@ -87,7 +87,7 @@ def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Pat
     """
     folder, run_folder = folder.resolve(), run_folder.resolve()
     done = check_resumable(run_folder)
-    _check_running(folder)
+    check_running(folder)
     values = {
         "simulated": False,
         "roster": str(folder / ROSTER_FILE),
@@ -107,7 +107,13 @@ def check_resumable(run_folder: Path) -> int:
         return checkpoints.rounds_done
 
 
-def _check_running(folder: Path) -> None:
+def check_running(folder: Path) -> None:
+    """See whether a server runs on its folder.
+
+    Raises:
+        ConfigError: it is no server's folder.
+        FederationError: the server does not run.
+    """
     ServerSettings.read(folder)
     status = Status.read(folder)
     if status is None or status.state != RUNNING:
