@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE
 from lepton_flwr.data.scenario import Tabular
 from lepton_flwr.data.scenarios import get
