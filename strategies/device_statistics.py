@@ -203,7 +203,7 @@ def ask_devices(
     """
     if config.table is None:
         raise ConfigError("table: expected what the devices' tables hold")
-    spec, options = TableSpec.of(config.table), Options(impute=config.data.impute)
+    spec, options = TableSpec.of(config.table), Options.of(config.data)
     public, sessions = by_bounds(spec.schema), 0
     config = with_floor(config)
     if public is not None:

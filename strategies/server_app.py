@@ -18,7 +18,8 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError

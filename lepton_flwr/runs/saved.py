@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data import csv_rows
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenario import Tabular

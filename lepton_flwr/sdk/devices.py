@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data.preprocessing import num_releases
 from lepton_flwr.data.preprocessing.fit import by_bounds
 from lepton_flwr.data.table_spec import TableSpec
