@@ -195,7 +195,7 @@ def kind_of(items: list[Any]) -> str:
     }
     if kinds == {"int", "float"}:
         return "float"
-    if len(kinds) > 1 or "other" in kinds:
+    if len(kinds) != 1 or "other" in kinds:
         raise LabelError(
             f"labels of the kinds {', '.join(sorted(kinds))}: expected texts, numbers or truth "
             "values, all of one kind"
