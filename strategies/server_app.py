@@ -19,7 +19,8 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data import scenarios
@@ -40,6 +41,7 @@ from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
+from strategies.device_statistics import ask_devices, asked_before
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
 from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
@@ -220,23 +222,45 @@ def main(grid: Grid, context: Context) -> None:
         )
         return
     roster = _roster(own[ROSTER])
-    if not config.model.input_shape:
+    if config.table is None and not config.model.input_shape:
         data = scenarios.get(config.scenario).load(config)
         if not isinstance(data, FederatedData):
             raise ConfigError(
-                "model.input_shape, model.num_classes: expected what the devices' preprocessor "
-                "makes, for this server does not prepare their data"
+                "a table of this server's, not the devices': expected model.input_shape and "
+                "model.num_classes of their features, or --schema, what their raw tables hold"
             )
         config = with_data(config, data)
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
-    folder, observer = observers(config, folder=out)
-    ledgers = named or folder.path / LEDGERS
-    run = run_name(config, folder.path)
+    path = out or new_folder(None, config.scenario)
+    ledgers = named or path / LEDGERS
+    run, records = run_name(config, path), _population(own[POPULATION])
     where = {ROSTER: str(Path(own[ROSTER]).resolve()), POPULATION: own[POPULATION]}
-    checkpoints = begin(folder.path, config, ledgers, run, **where)
-    records = _population(own[POPULATION])
+    asked = None
+    if config.table is not None:
+        try:
+            asked = ask_devices(
+                grid,
+                config,
+                roster,
+                folder=path,
+                ledgers=ledgers,
+                run=run,
+                population=records,
+                renew=roster.renew,
+            )
+        except BaseException:
+            with contextlib.suppress(OSError):  # not empty: what was charged stays known
+                path.rmdir()
+            raise
+        config, where = asked.config, where | asked.settings
+    _, observer = observers(config, folder=path)
+    checkpoints = begin(path, config, ledgers, run, **where)
     federation = _on_devices(config, roster, ledgers, run, records, checkpoints)
+    if asked is not None:
+        federation = replace(
+            federation, preprocessor=asked.preprocessor, sessions_before=asked.sessions
+        )
     federate(grid, federation, observer)
 
 
@@ -255,6 +279,9 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool, model_key: 
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
         records = _population(str(checkpoints.settings.get(POPULATION, "")))
         federation = _on_devices(config, members, ledgers, "", records, checkpoints)
+        if config.table is not None:
+            known = asked_before(path, checkpoints.settings)
+            federation = replace(federation, preprocessor=known)
         federate(grid, federation, observer)
 
 

@@ -97,7 +97,7 @@ def gather(
     from lepton_flwr.data import scenarios
     from lepton_flwr.inference.request import Request
     from lepton_flwr.runs.queries import read_features, read_table
-    from lepton_flwr.runs.saved import CONFIG, table_of
+    from lepton_flwr.runs.saved import CONFIG, preprocessor_of, table_of
     from lepton_flwr.runs.settings import resolve
     from strategies.polling import as_poll
 
@@ -126,7 +126,7 @@ def gather(
     settings, model = as_poll(settings), settings.model
     known = scenarios.get(settings.scenario).table
     if known is None and run is not None:
-        known = table_of(settings, run, getter(key))
+        known = table_of(settings, preprocessor_of(settings, run, getter(key)))
     if known is None:
         queries = read_features(table, model.input_shape, model.classes, model.num_classes)
     else:

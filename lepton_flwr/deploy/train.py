@@ -118,7 +118,12 @@ def check_resumable(run_folder: Path, key: Path | None = None) -> int:
 
 
 def check_running(folder: Path) -> None:
-    """Refuse a server that nobody runs; errors as of `train`."""
+    """See whether a server runs on its folder.
+
+    Raises:
+        ConfigError: it is no server's folder.
+        FederationError: the server does not run.
+    """
     ServerSettings.read(folder)
     status = Status.read(folder)
     if status is None or status.state != RUNNING:
