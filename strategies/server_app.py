@@ -280,7 +280,7 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool, model_key: 
         records = _population(str(checkpoints.settings.get(POPULATION, "")))
         federation = _on_devices(config, members, ledgers, "", records, checkpoints)
         if config.table is not None:
-            known = asked_before(path, checkpoints.settings)
+            known = asked_before(path, checkpoints.settings, key)
             federation = replace(federation, preprocessor=known)
         federate(grid, federation, observer)
 
