@@ -63,9 +63,8 @@ def polled(devices, folder, tmp_path, monkeypatch):
 
     def run(request, *, clients=0, renew=None):
         folder.ask(config, request, QUERIES)
-        wanted = (
-            config if clients is None else RunConfig.build(config.to_dict(), {"clients": clients})
-        )
+        devices.grid.contexts.clear()  # every poll is a run of its own
+        wanted = RunConfig.build(config.to_dict(), {"clients": clients or len(VOTES)})
         model = ModelSpec("mlp", (2,), 3, ())
         asker = Asker(wanted, model, devices.roster, tmp_path / "ledger", POPULATION, renew)
         ask(devices.grid, asker, folder)
