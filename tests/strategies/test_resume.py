@@ -18,8 +18,8 @@ from lepton_flwr.config import OutputConfig, RunConfig
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy.accounting import BudgetError, Unit, epsilon_of
-from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.privacy.ledger_errors import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.runs import events, plots
 from lepton_flwr.runs.checkpoint import CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, new_folder
