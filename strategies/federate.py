@@ -222,7 +222,7 @@ class _Server:
         )
         task = ConfigRecord(
             {
-                "task": _task(config, self._federation.model).to_json(),
+                "task": task_of(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
                 **self._table_fields(),
@@ -365,7 +365,8 @@ def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> Secur
     )
 
 
-def _task(config: RunConfig, model: ModelSpec) -> Task:
+def task_of(config: RunConfig, model: ModelSpec) -> Task:
+    """What a client is asked to train in one round."""
     train, record = config.train, config.dp.record
     return Task(
         model=model,
@@ -399,11 +400,11 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None:
-    """Wait until so many nodes are there.
+def await_nodes(grid: Grid, clients: int, stop: threading.Event | None = None) -> None:
+    """Wait for so many nodes.
 
     Raises:
-        FederationError: they do not come in time.
+        FederationError: fewer came within `NODES_TIMEOUT`.
         RunInterruptedError: `stop` was set.
     """
     deadline = time.monotonic() + NODES_TIMEOUT

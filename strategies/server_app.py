@@ -24,8 +24,9 @@ from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import simulated_root
+from lepton_flwr.device import ACTIONS, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.provision import provision
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
@@ -39,6 +40,7 @@ from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
 from strategies.device_statistics import ask_devices, asked_before
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 from strategies.roster_files import RosterFiles
 
@@ -50,6 +52,7 @@ SIMULATED = "simulated"
 LEDGER = "ledger"
 POPULATION = "population"
 RESUME = "resume"
+POLL = "poll"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
@@ -117,7 +120,7 @@ def serve(  # noqa: PLR0917
     """
     if origin is None and isinstance(data, FederatedData) and data.population:
         origin = Origin(scenarios.get(config.scenario).title, data.population)
-    with _devices(run_id, config, data, ledgers) as roster:
+    with simulated_devices(run_id, config, data, ledgers) as roster:
         federation = _federation(config, roster, ledgers, run, origin, checkpoints)
         federate(grid, federation, observer, stop)
 
@@ -148,9 +151,25 @@ def ledgers_of(checkpoints: Checkpoints) -> Path:
 
 
 @contextlib.contextmanager
-def _devices(
-    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
+def simulated_devices(
+    run_id: int,
+    config: RunConfig,
+    data: FederatedData | SealedData,
+    ledgers: Path,
+    actions: Sequence[str] = ACTIONS,
 ) -> Iterator[Roster]:
+    """Folders of simulated devices, for as long as the body runs; their ledgers stay.
+
+    Args:
+        run_id: Flower's number of the run.
+        config: the run.
+        data: one device's rows each.
+        ledgers: folder of the ledgers.
+        actions: what the devices' policies allow.
+
+    Yields:
+        Their roster.
+    """
     root = simulated_root(run_id)
     try:
         folders = provision(
@@ -159,6 +178,7 @@ def _devices(
             min_survivors=config.secagg.min_survivors,
             spending=spending_policy(config),
             ledgers=ledgers / DEVICES,
+            actions=actions,
         )
         yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
     finally:
@@ -172,13 +192,18 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME)
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME, POLL)
     own = {key: str(values.pop(key, None) or "") for key in names}
     simulated = context.run_config.get(SIMULATED) is not False
     if own[RESUME]:
         _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated)
         return
     config = _settings(values, own[CONFIG_FILE])
+    if own[POLL]:
+        if simulated:
+            raise ConfigError(f"{POLL}: expected devices; `lepton poll` asks simulated ones")
+        _poll(grid, config, own)
+        return
     out = Path(own[OUT]) if own[OUT] else None
     named = Path(own[LEDGER]) if own[LEDGER] else None
     if simulated:
@@ -259,6 +284,16 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
             known = asked_before(path, checkpoints.settings)
             federation = replace(federation, preprocessor=known)
         federate(grid, federation, observer)
+
+
+def _poll(grid: Grid, config: RunConfig, own: Mapping[str, str]) -> None:
+    """Ask devices what the folder holds; the command has checked the rest."""
+    roster, path = _roster(own[ROSTER]), Path(own[POLL])
+    if config.clients is None:
+        config = replace(config, clients=_count_nodes(grid))
+    ledgers = Path(own[LEDGER]) if own[LEDGER] else path / LEDGERS
+    model, records = describe_model(config), _population(own[POPULATION])
+    ask(grid, Asker(config, model, roster, ledgers, records, roster.renew), PollFolder(path))
 
 
 def _roster(path: str) -> RosterFiles:

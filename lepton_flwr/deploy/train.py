@@ -1,4 +1,4 @@
-"""A run on a server's devices: `lepton server train` and `lepton server resume`."""
+"""The app on a server's devices: `lepton server train` and `lepton server resume`."""
 
 import contextlib
 import sys
@@ -63,7 +63,7 @@ def train(
         "out": str(run_folder),
         "ledger": str((ledger or folder / "ledger").resolve()),
     }
-    _run(folder, values, run_folder / "logs", console)
+    run_app(folder, values, run_folder / "logs", console)
     return run_folder
 
 
@@ -93,7 +93,7 @@ def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Pat
         "roster": str(folder / ROSTER_FILE),
         "resume": str(run_folder),
     }
-    _run(folder, values, run_folder / "logs" / f"after-round-{done}", console)
+    run_app(folder, values, run_folder / "logs" / f"after-round-{done}", console)
     return run_folder
 
 
@@ -123,7 +123,12 @@ def check_running(folder: Path) -> None:
         )
 
 
-def _run(folder: Path, values: dict[str, object], logs: Path, console: TextIO | None) -> None:
+def run_app(folder: Path, values: dict[str, object], logs: Path, console: TextIO | None) -> None:
+    """Run the app on a server's devices to its end, with these values for its configuration.
+
+    Raises:
+        FederationError: it failed.
+    """
     from simulations.app_bundle import assemble
     from simulations.flower import Flower
 

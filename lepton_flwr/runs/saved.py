@@ -54,10 +54,8 @@ class SavedRun:
         if not file.with_name(CONFIG).exists():
             raise ConfigError(f"{file}: expected the run's {CONFIG} beside it")
         config = RunConfig.build(read_toml(file.with_name(CONFIG)))
-        preprocessor = None
-        if get(config.scenario).table is None:
-            preprocessor = read_preprocessor(file.parent, key)
-        table = _table(config, preprocessor)
+        preprocessor = preprocessor_of(config, file.parent, key)
+        table = table_of(config, preprocessor)
         model = read_model(file, key)
         outputs = 1 if len(table.classes) == 2 else len(table.classes)
         if getattr(model, "output_shape", (None, 0))[-1] != outputs:
@@ -93,7 +91,15 @@ class SavedRun:
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
 
 
-def _table(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
+def preprocessor_of(
+    config: RunConfig, folder: Path, key: GetKey | None = None
+) -> Preprocessor | None:
+    """What a run left in its folder, where its scenario needs one; errors of `SavedRun.open`."""
+    return read_preprocessor(folder, key) if get(config.scenario).table is None else None
+
+
+def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
+    """How tables like that of a run become rows and answers; errors as of `SavedRun.open`."""
     known = get(config.scenario).table
     if known is not None:
         return known
