@@ -16,13 +16,14 @@ class TableConfig:
     Attributes:
         label: the column that holds the classes.
         classes: their names.
-        columns: each feature column's kind, "number" or "category", or a table with `kind`, and of
-            a number its public `low` and `high`, of a category its public `values`.
+        columns: the feature columns in their order: each a table of `name`, `kind` ("number" or
+            "category"), and of a number its public `low` and `high`, of a category its public
+            `values`.
     """
 
     label: str
     classes: tuple[str, ...]
-    columns: Mapping[str, Any]
+    columns: tuple[Mapping[str, Any], ...]
 
     def __post_init__(self) -> None:
         texts = [self.label, *self.classes]
@@ -30,5 +31,7 @@ class TableConfig:
             raise ConfigError("table.label, table.classes: expected texts")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise ConfigError("table.classes: expected two different texts or more")
-        if not self.columns or self.label in self.columns:
+        if not all(isinstance(column, Mapping) and "name" in column for column in self.columns):
+            raise ConfigError("table.columns: expected tables of name and kind")
+        if not self.columns or self.label in [column["name"] for column in self.columns]:
             raise ConfigError("table.columns: expected one or more, without the label")
