@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.artifacts import GetKey
     from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
@@ -99,19 +100,21 @@ def simulate(
     return path
 
 
-def resume(path: Path, debug: bool = False) -> Path:
+def resume(path: Path, debug: bool = False, key: "GetKey | None" = None) -> Path:
     """Go on with a simulated run that was ended, with its own configuration and ledgers.
 
     Args:
         path: the run's folder.
         debug: let Flower and Ray log.
+        key: called for the key of a recipient, if the run's model is encrypted.
 
     Returns:
         The run's folder.
 
     Raises:
         CheckpointError: the run cannot go on.
-        ConfigError: it ran on real devices; or its preprocessor is encrypted.
+        ConfigError: it ran on real devices.
+        EnvelopeError: the key is another's, or an envelope was altered.
         DataError: its data cannot be used.
         LedgerError: its ledger cannot be trusted.
         OutputError: the run's folder cannot be written.
@@ -123,12 +126,12 @@ def resume(path: Path, debug: bool = False) -> Path:
     from strategies.preparation import prepare_again
     from strategies.server_app import ROSTER, ledgers_of, observers
 
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER in checkpoints.settings:
             raise ConfigError(f"{path}: a run on devices: go on with `lepton server resume`")
         config = checkpoints.config
         ledgers = ledgers_of(checkpoints)
-        data = prepare_again(config, path)
+        data = prepare_again(config, path, key)
         folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
         run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
     return path

@@ -71,12 +71,7 @@ class SavedRun:
         Raises:
             DataError: it is no such file.
         """
-        spec = self.config.table
-        if spec is None or self.preprocessor is None:
-            return csv.read(path, {self.table.label})
-        # As devices read theirs: value by value, so that "007" is no number among categories.
-        table, answers = csv_rows.read_file(path, self.preprocessor.schema, spec.label)
-        return {**table, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+        return read_rows(path, self.config, self.table, self.preprocessor)
 
     def probabilities(self, table: Any, unseen: str = "error") -> np.ndarray:
         """Probability of each class, float64 (n, classes), for a table's n rows.
@@ -89,6 +84,18 @@ class SavedRun:
             DataError: a column is missing or cannot be used.
         """
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
+
+
+def read_rows(
+    path: Path, config: RunConfig, table: Tabular, preprocessor: Preprocessor | None
+) -> Any:
+    """Read a CSV file as the tables of a run were read; see `SavedRun.read`."""
+    spec = config.table
+    if spec is None or preprocessor is None:
+        return csv.read(path, {table.label})
+    # As devices read theirs: value by value, so that "007" is no number among categories.
+    rows, answers = csv_rows.read_file(path, preprocessor.schema, spec.label)
+    return {**rows, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
 
 
 def preprocessor_of(
