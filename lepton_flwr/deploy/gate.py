@@ -255,7 +255,6 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         ssl_keyfile=str(files.key),
         access_log=False,
         server_header=False,
-        date_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         http=bounded(AutoHTTPProtocol),
         ws="none",
