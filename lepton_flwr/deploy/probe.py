@@ -1,4 +1,4 @@
-"""What a device asks of its server before a SuperNode does, for an error that says what is wrong."""
+"""What a device asks of its server before its SuperNode does, to say what is wrong if it is."""
 
 import http.client
 import ssl
