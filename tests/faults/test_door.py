@@ -120,6 +120,11 @@ def own_key(folder):
     return serialization.load_ssh_private_key((folder / "node.key").read_bytes(), None)
 
 
+def last_error(folder):
+    found = Status.read(folder)
+    return found.last_error if found else ""
+
+
 def files_of(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -181,17 +186,14 @@ def clock(tmp_path_factory):
 
 def test_a_device_whose_clock_is_wrong_says_so_and_is_let_in_once_it_is_right(quiet, clock):
     second = quiet.devices[1]
-    for skew, said in ((60, "s ahead of"), (-900, "s behind")):
+    for skew, said in ((60, "ahead of"), (-900, "behind")):
         quiet.start_devices([second], wait=False, **clock(skew))
         process = quiet.running[second.name]
 
-        def told(said=said):
-            found = Status.read(second)
-            return (
-                found and "this device's clock is" in (error := found.last_error) and said in error
-            )
-
-        wait_until(told, why=lambda: Status.read(second))
+        wait_until(
+            lambda said=said: f"{said} that of the server" in last_error(second),
+            why=lambda: last_error(second),
+        )
         assert state(second) != RUNNING
         quiet.stop(process)
     slow = quiet.lepton("device", "run", second, **clock(-2 * 3600))  # before its certificate
@@ -257,7 +259,7 @@ def test_a_server_certificate_that_expires(make_stage):
     late = stage.lepton("device", "check", stage.devices[0])
     assert late.wait(120) == 5
     assert "certificate has expired" in stage.output(late)
-    wait_until(lambda: "TLS certificate has expired" in Status.read(stage.server).last_error)
+    wait_until(lambda: "TLS certificate has expired" in last_error(stage.server))
     for folder in stage.devices:
         wait_until(lambda folder=folder: state(folder) != RUNNING)
     stage.stop(server)

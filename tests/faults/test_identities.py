@@ -1,4 +1,4 @@
-"""Devices whose certificate, key or release is not accepted: it costs them a round, and no other."""
+"""Devices whose certificate, key or release is not accepted: it costs nobody else a round."""
 
 import json
 import shutil
