@@ -157,11 +157,11 @@ def test_two_nodes_with_one_device_folder(stage):
     stage.start_devices([fifth])
     process, run = stage.train(rounds=20, clients=5)
     runs_on(stage, run, process, {"identity": 1}, survivors=4)
+    # One of the two was in the sum, and no more than one.
+    assert len(stage.device_ledger(first)) + len(stage.device_ledger(fifth)) == 1
     stage.stop(process)
     assert state(twin) != RUNNING
     assert stage.pids(first.name, "flower-supernode") == before
-    # One of the two was in the sum, and no more than one.
-    assert len(stage.device_ledger(first)) + len(stage.device_ledger(fifth)) == 1
 
 
 def test_a_device_of_an_older_release(stage):
