@@ -226,11 +226,11 @@ def test_fifty_connections_without_a_certificate_stop_nobody_and_are_closed(make
         assert (first["status"], first["survivors"], first["failures"]) == ("ok", 3, {})
         for link in links:
             link.settimeout(120)
-            with contextlib.suppress(OSError):  # reset; a timeout is an error of its own
+            with contextlib.suppress(ConnectionError, ssl.SSLError):  # no timeout is among these
                 assert link.recv(1) in (b"", b"\x15")  # nothing, or the beginning of an alert
-    wait_until(lambda: files_of(gate) < before + 20)
-    assert stage.pids(program=GATE) == [gate]
     stage.stop(process)
+    wait_until(lambda: files_of(gate) < before + 25)
+    assert stage.pids(program=GATE) == [gate]
 
 
 @pytest.mark.faults
