@@ -34,6 +34,7 @@ MAX_CONNECTIONS_OF_ONE = 4_000  # devices behind one router share its address
 MAX_FILES = 65_536
 IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
+PART_SECONDS = 1.0
 UPSTREAM_SECONDS = 120.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
 _HOP = frozenset(
@@ -184,7 +185,7 @@ def bounded(protocol: type[Any]) -> type[Any]:
 
     An address (of IPv6, its network of 64 bits) has at most `MAX_CONNECTIONS_OF_ONE` connections.
     One that asks nothing for `IDLE_SECONDS`, from its beginning or after an answer, is closed, also
-    if it sends half a request.
+    if it sends half a request; so is one that goes on sending after it was refused.
     """
     counts: Counter[str] = Counter()
 
@@ -207,6 +208,13 @@ def bounded(protocol: type[Any]) -> type[Any]:
                 del counts[self._origin]
             if self._watch is not None:
                 self._watch.cancel()
+
+        def on_response_complete(self) -> None:
+            unread = self.cycle is not None and self.cycle.more_body
+            super().on_response_complete()
+            # TLS would read on until the other end agrees to part; a second is for the answer.
+            if unread and self.transport.is_closing():
+                self.loop.call_later(PART_SECONDS, self.transport.abort)
 
         def _look(self) -> None:
             request = self.cycle
