@@ -10,24 +10,30 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tomli_w
 
+from lepton_flwr.config import RunConfig, read_toml
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.server import FLOWER_HOME
 from lepton_flwr.deploy.status import RUNNING, Status
+from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Entry, Ledger
+from lepton_flwr.privacy.losses import epsilon
 from lepton_flwr.runs import journal
-from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints
+from lepton_flwr.runs.checkpoint import FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from lepton_flwr.secagg.wire import Exchange
 from simulations.loopback import environment, free_port
 
@@ -56,9 +62,8 @@ def state(folder):
 
 
 def rows(number, examples=4):
-    """Rows of a device, of which the light task makes an update that no other device makes."""
-    x = np.full((examples, WIDTH), number / 16, np.float32)
-    x[:, 0] = number % 2
+    """Rows of device `number`, of which the light task makes the update 2**-number."""
+    x = np.full((examples, WIDTH), 0.5**number, np.float32)
     y = np.arange(examples, dtype=np.int32) % 2
     return ClientData(x, y, x, y)
 
@@ -144,8 +149,15 @@ class Stage:
 
     # Running
 
-    def train(self, settings=None, *, wait=True, **top):
-        """`lepton server train` of the light app (light_app.py), on its own configuration."""
+    def train(self, settings=None, *, arguments=(), out=None, **top):
+        """`lepton server train` of the light app (light_app.py), and its run.
+
+        Args:
+            settings: tables of the configuration that differ from the ones below.
+            arguments: further ones of the command.
+            out: where its runs are, if `arguments` say so.
+            top: settings at the configuration's top.
+        """
         config = {
             "scenario": "smoke",
             "clients": len(self.devices),
@@ -155,21 +167,25 @@ class Stage:
             # Such noise that a round costs little: what is to be seen is whether it is counted.
             "dp": {"record": {"noise_multiplier": 4.0, "epsilon": 2.5}},
             # A device that was killed is not waited for much longer than the others took.
-            "secagg": {"timeout": 240.0, "straggler_factor": 3.0, "straggler_grace": 30.0},
+            "secagg": {
+                "timeout": 240.0,
+                "straggler_factor": 2.0,
+                "straggler_grace": 20.0,
+                "max_examples": 8,
+            },
             **top,
         }
         for key, values in (settings or {}).items():
             config[key] = {**config.get(key, {}), **values}
         path = self.root / f"run-{len(self.started)}.toml"
         path.write_text(tomli_w.dumps(config))
-        before = set(self._runs())
-        process = self._light("server", "train", self.server, "--config", path)
-        if not wait:
-            return process, None
+        out = out or self.server / "runs"
+        before = _inside(out)
+        process = self._light("server", "train", self.server, "--config", path, *arguments)
 
         def there():
             assert process.poll() is None, self.output(process)
-            return set(self._runs()) - before
+            return _inside(out) - before
 
         (folder,) = wait_until(there)
         return process, Run(folder)
@@ -177,10 +193,6 @@ class Stage:
     def resume(self, run):
         """`lepton server resume` of the light app."""
         return self._light("server", "resume", run.folder, "--server", self.server)
-
-    def _runs(self):
-        folder = self.server / "runs"
-        return list(folder.iterdir()) if folder.exists() else []
 
     def _light(self, *arguments):
         return self.start([sys.executable, LIGHT, *arguments], TRAIN)
@@ -292,6 +304,29 @@ class Stage:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
+@contextlib.contextmanager
+def stages():
+    """What makes stages; nothing that they started is left afterwards."""
+    roots, made = [], []
+
+    def make(devices=8, **options):
+        roots.append(Path(tempfile.mkdtemp(prefix="lt-")))  # short, as sockets want it
+        made.append(Stage(roots[-1], devices, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for stage in made:
+            stage.close()
+        for root in roots:
+            shutil.rmtree(root)
+
+
+def _inside(folder):
+    return set(folder.iterdir()) if folder.exists() else set()
+
+
 class Run:
     """A run's folder, while it runs and afterwards."""
 
@@ -340,17 +375,47 @@ class Run:
         with contextlib.closing(Checkpoints.reopen(self.folder)) as checkpoints:
             return checkpoints.latest
 
+    def weights(self):
+        """The model of the newest round, float64, kernel before bias; also while it runs."""
+        with np.load(self.folder / FOLDER / STATE_FILE) as arrays:
+            names = sorted(name for name in arrays.files if name.startswith("weights/"))
+            return vector([arrays[name] for name in names])
+
+    def lost(self, round):
+        """Classes of failures in a round, by exchange and node."""
+        return {(e["phase"], e["node"]): e["class"] for e in self.events("failure", round=round)}
+
     def summary(self):
         """`summary.json` of a run that has ended."""
         return json.loads((self.folder / "summary.json").read_text())
 
 
-def light_update(folder):
-    """What the light task adds to the weights at a device, float64, kernel before bias."""
-    data = ClientData.load(folder / "data.npz")
-    return np.array([*data.x_train.mean(axis=0), data.y_train.mean()], np.float64)
-
-
 def vector(weights):
     """A light model's weights, float64, kernel before bias."""
     return np.concatenate([np.asarray(weight, np.float64).reshape(-1) for weight in weights])
+
+
+def summed(stage, step, survivors):
+    """Whose updates are in the sum that moved the model by `step`, exactly: no other sum does.
+
+    Args:
+        stage: whose devices have the rows that it gave them.
+        step: difference of two rounds' weights, as `Run.weights` has them.
+        survivors: number of devices in the sum.
+    """
+    last = len(stage.devices)
+    total = step[:WIDTH] * survivors * 2**last
+    (number,) = {round(value) for value in total}
+    assert np.abs(total - number).max() < 0.05, total
+    assert step[WIDTH] == pytest.approx(0.5, abs=1e-5)  # the mean of everybody's answers
+    found = [device for n, device in enumerate(stage.devices, 1) if number >> (last - n) & 1]
+    assert len(found) == survivors, (number, survivors)
+    return found
+
+
+def epsilon_of(config_file, rounds):
+    """Epsilon per record of so many rounds of a run, computed anew: an uninterrupted run's."""
+    config = RunConfig.build(read_toml(config_file))
+    record, train = config.dp.record, config.train
+    event = SampledGaussian(record.noise_multiplier, train.sampling_probability, train.local_steps)
+    return epsilon([(event, rounds)], config.dp.delta)
