@@ -36,10 +36,12 @@ from lepton_flwr.runs import journal
 from lepton_flwr.runs.checkpoint import FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from lepton_flwr.secagg.wire import Exchange
 from simulations.loopback import environment, free_port
+from simulations.processes import having
 
 ROOT = Path(__file__).parents[2]
 LIGHT = Path(__file__).with_name("light_app.py")
 MARK, WHO, HOLD = "LEPTON_TEST_MARK", "LEPTON_TEST_WHO", "LEPTON_TEST_HOLD"
+DEVICE_LINE = "LEPTON_TEST_DEVICE_LINE"  # a line for every device.toml, of whoever runs the tests
 EXCHANGES = tuple(Exchange)
 SERVER, TRAIN = "server", "train"
 WIDTH = 3  # features of a light device's rows
@@ -93,6 +95,8 @@ class Stage:
         self.devices = sorted((self.fed / "devices").iterdir())
         for number, device in enumerate(self.devices, 1):
             rows(number).save(device / "data.npz")
+            with (device / "device.toml").open("a") as file:
+                file.write(os.environ.get(DEVICE_LINE, "") + "\n")
         self.running: dict[str, subprocess.Popen] = {}
 
     # Starting
@@ -236,17 +240,8 @@ class Stage:
 
     def pids(self, who=None, program=""):
         """Processes of this stage: of `who`, if named, with `program` in their command line."""
-        wanted = [f"{MARK}={self.mark}".encode()]
-        if who is not None:
-            wanted.append(f"{WHO}={who}".encode())
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                variables = (entry / "environ").read_bytes().split(b"\0")
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                if set(wanted) <= set(variables) and program.encode() in command:
-                    found.append(int(entry.name))
-        return found
+        wanted = {MARK: self.mark} if who is None else {MARK: self.mark, WHO: who}
+        return list(having(wanted, program))
 
     def kill(self, who=None, program="", number=signal.SIGKILL):
         """Send a signal to all of them until none is left (SIGKILL), or once (any other)."""
@@ -266,6 +261,11 @@ class Stage:
         """What systemd does after a device was killed."""
         self.running[folder.name].wait(PATIENCE)
         self.start_devices([folder], wait=wait, **variables)
+
+    def await_end(self, process):
+        """Until `lepton server train` or `resume` has ended, and nothing of its run is left."""
+        process.wait(PATIENCE)
+        wait_until(lambda: not self.pids(SERVER, "flwr-serverapp"), why=lambda: "the app runs on")
 
     def stop(self, process, number=signal.SIGTERM):
         """End a started process as its owner would."""

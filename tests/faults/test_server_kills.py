@@ -16,13 +16,13 @@ LOST = "the server ended during this round"
 
 
 def kill_in(stage, run, process, number, exchange, program=WHOLE):
-    """Kill the server when round `number` is in an exchange; its weights before, and after."""
+    """Kill the server when round `number` is in an exchange, and wait for the end of its run."""
     held = stage.devices[0]
     stage.wait_held(held, process)
     assert run.events("charged", round=number)
     stage.kill(SERVER, program)
     if program != WHOLE:
-        stage.await_end_of_run(process)
+        stage.await_end(process)
         if program == SUPERVISOR:
             stage.running[SERVER].wait(300)
     else:
