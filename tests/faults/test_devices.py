@@ -95,21 +95,6 @@ def test_a_ledgers_memory_that_was_damaged_stops_the_device_before_it_works(fede
     assert len(stage.device_ledger(victim)) == spent
 
 
-def test_an_older_release_is_told_so_and_the_others_go_on(federation, train):
-    stage, victim = federation, federation.devices[3]
-    stage.stop(stage.running[victim.name])
-    stage.start_devices([victim], LEPTON_TEST_VERSION="0.0.9")
-    process, run = train()
-    run.wait_for("charged", process, round=1)
-    before = run.weights()
-    row, step, _ = round_of(run, process, 1, before)
-    assert row["failures"] == {"version": 1}
-    assert summed(stage, step, row["survivors"]) == stage.devices[:3]
-    assert "upgrade lepton-flwr on the device" in stage.output(process)
-    stage.stop(stage.running[victim.name])
-    stage.start_devices([victim])
-
-
 def test_data_that_changed_has_an_account_of_its_own_and_the_device_one_for_all(federation, train):
     stage, device = federation, federation.devices[0]
     process, run = train()
