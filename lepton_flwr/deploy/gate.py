@@ -27,7 +27,7 @@ ROUTES = frozenset(
         "confirm-message-received",
     )
 )  # fmt: skip
-MAX_BODY_BYTES = 64 << 20  # a device's masked sum is one object, which Flower does not cut
+MAX_BODY_BYTES = 64 << 20  # Flower cuts arrays into objects of 5 MB
 MAX_HELD_BYTES = 512 << 20  # of all bodies together: nobody has been authenticated yet
 MAX_CONNECTIONS = 20_000
 MAX_CONNECTIONS_OF_ONE = 4_000  # devices behind one router share its address
@@ -57,7 +57,8 @@ class Gate:
 
     Guarantee: a request reaches the SuperLink only as a POST to one of `ROUTES`, without a query,
     and with a body of at most `MAX_BODY_BYTES`. No more than `MAX_HELD_BYTES` of bodies are held at
-    a time; what would exceed that is answered 503.
+    a time; what would exceed that is answered 503. The connection of a request that is refused is
+    closed, its body unread.
     """
 
     def __init__(self, port: int, authority: Path) -> None:
@@ -84,21 +85,21 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["raw_path"].decode("latin-1")
         if path not in ROUTES or scope["query_string"]:
-            await _reply(send, 404)
+            await _refuse(send, 404)
             return
         if scope["method"] != "POST":
-            await _reply(send, 405)
+            await _refuse(send, 405)
             return
         with self._holding() as hold:
             try:
                 body = await asyncio.wait_for(_read(receive, hold), BODY_SECONDS)
             except TimeoutError:
-                await _reply(send, 408)
+                await _refuse(send, 408)
             except _FullError:
-                await _reply(send, 503)  # Flower's devices try again
+                await _refuse(send, 503)  # Flower's devices try again
             else:
                 if body is None:
-                    await _reply(send, 413)
+                    await _refuse(send, 413)
                 else:
                     await self._pass_on(path, scope, body, send)
 
@@ -163,6 +164,11 @@ async def _read(receive: Receive, hold: Callable[[int], None]) -> bytes | None:
             return None
         if not event.get("more_body", False):
             return b"".join(parts)
+
+
+async def _refuse(send: Send, status: int) -> None:
+    """Answer and hang up: what more there is of the body is not read."""
+    await _reply(send, status, headers=[(b"connection", b"close")])
 
 
 async def _reply(
@@ -255,7 +261,6 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         ssl_keyfile=str(files.key),
         access_log=False,
         server_header=False,
-        date_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         http=bounded(AutoHTTPProtocol),
         ws="none",
