@@ -141,6 +141,7 @@ class _Server:
         self._inner = inner_strategy(config.train)
         self._clip = config.dp.client.l2_norm_clip
         self._rounds = Rounds(observer, budgets, latest.records if latest else ())
+        self._goes_on = latest is not None
         self._seconds = latest.seconds if latest else 0.0
         self._began = time.monotonic()
         if latest:
@@ -182,7 +183,10 @@ class _Server:
             self._save()
             self._lose_unfinished()
             if len(self._rounds.records) < config.rounds:
-                _await_nodes(self._grid, config.clients or 0, self._stop)
+                clients = config.clients or 0
+                # Going on, a run has been doing without those that have left it since.
+                fewest = config.secagg.min_survivors if self._goes_on else clients
+                _await_nodes(self._grid, clients, fewest, self._stop)
                 self._train()
             reason = "finished"
         except RunInterruptedError:
@@ -376,12 +380,15 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None:
+def _await_nodes(grid: Grid, clients: int, fewest: int, stop: threading.Event | None) -> None:
+    """Until all clients are there, or in the end the fewest that will do."""
     deadline = time.monotonic() + NODES_TIMEOUT
     while (count := len(list(grid.get_node_ids()))) < clients:
         if stop is not None and stop.is_set():
             raise RunInterruptedError("stopped by the operator")
         if time.monotonic() > deadline:
+            if count >= fewest:
+                return
             raise FederationError(
                 f"{count} of {clients} clients came within {NODES_TIMEOUT:.0f} s: start the "
                 "others, or set clients to their number"

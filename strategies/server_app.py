@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import shutil
 import threading
 import time
 import warnings
@@ -18,12 +17,14 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from lepton_flwr._files import output_errors
+from lepton_flwr._leftovers import held
 from lepton_flwr.config import RunConfig, nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import simulated_root
+from lepton_flwr.device import check_private, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.provision import provision
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
@@ -150,7 +151,10 @@ def _devices(
     run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
 ) -> Iterator[Roster]:
     root = simulated_root(run_id)
-    try:
+    with output_errors(root.parent):
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+    check_private(root.parent)
+    with held(root):
         folders = provision(
             root,
             data.clients,
@@ -159,8 +163,6 @@ def _devices(
             ledgers=ledgers / DEVICES,
         )
         yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 app = ServerApp()

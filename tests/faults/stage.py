@@ -10,30 +10,38 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tomli_w
 
+from lepton_flwr.config import RunConfig, read_toml
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.server import FLOWER_HOME
 from lepton_flwr.deploy.status import RUNNING, Status
+from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Entry, Ledger
+from lepton_flwr.privacy.losses import epsilon
 from lepton_flwr.runs import journal
-from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints
+from lepton_flwr.runs.checkpoint import FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from lepton_flwr.secagg.wire import Exchange
 from simulations.loopback import environment, free_port
+from simulations.processes import having
 
 ROOT = Path(__file__).parents[2]
 LIGHT = Path(__file__).with_name("light_app.py")
 MARK, WHO, HOLD = "LEPTON_TEST_MARK", "LEPTON_TEST_WHO", "LEPTON_TEST_HOLD"
+DEVICE_LINE = "LEPTON_TEST_DEVICE_LINE"  # a line for every device.toml, of whoever runs the tests
 EXCHANGES = tuple(Exchange)
 SERVER, TRAIN = "server", "train"
 WIDTH = 3  # features of a light device's rows
@@ -56,9 +64,8 @@ def state(folder):
 
 
 def rows(number, examples=4):
-    """Rows of a device, of which the light task makes an update that no other device makes."""
-    x = np.full((examples, WIDTH), number / 16, np.float32)
-    x[:, 0] = number % 2
+    """Rows of device `number`, of which the light task makes the update 2**-number."""
+    x = np.full((examples, WIDTH), 0.5**number, np.float32)
     y = np.arange(examples, dtype=np.int32) % 2
     return ClientData(x, y, x, y)
 
@@ -88,6 +95,8 @@ class Stage:
         self.devices = sorted((self.fed / "devices").iterdir())
         for number, device in enumerate(self.devices, 1):
             rows(number).save(device / "data.npz")
+            with (device / "device.toml").open("a") as file:
+                file.write(os.environ.get(DEVICE_LINE, "") + "\n")
         self.running: dict[str, subprocess.Popen] = {}
 
     # Starting
@@ -144,8 +153,15 @@ class Stage:
 
     # Running
 
-    def train(self, settings=None, *, wait=True, **top):
-        """`lepton server train` of the light app (light_app.py), on its own configuration."""
+    def train(self, settings=None, *, arguments=(), out=None, **top):
+        """`lepton server train` of the light app (light_app.py), and its run.
+
+        Args:
+            settings: tables of the configuration that differ from the ones below.
+            arguments: further ones of the command.
+            out: where its runs are, if `arguments` say so.
+            top: settings at the configuration's top.
+        """
         config = {
             "scenario": "smoke",
             "clients": len(self.devices),
@@ -155,21 +171,25 @@ class Stage:
             # Such noise that a round costs little: what is to be seen is whether it is counted.
             "dp": {"record": {"noise_multiplier": 4.0, "epsilon": 2.5}},
             # A device that was killed is not waited for much longer than the others took.
-            "secagg": {"timeout": 240.0, "straggler_factor": 3.0, "straggler_grace": 30.0},
+            "secagg": {
+                "timeout": 240.0,
+                "straggler_factor": 2.0,
+                "straggler_grace": 20.0,
+                "max_examples": 8,
+            },
             **top,
         }
         for key, values in (settings or {}).items():
             config[key] = {**config.get(key, {}), **values}
         path = self.root / f"run-{len(self.started)}.toml"
         path.write_text(tomli_w.dumps(config))
-        before = set(self._runs())
-        process = self._light("server", "train", self.server, "--config", path)
-        if not wait:
-            return process, None
+        out = out or self.server / "runs"
+        before = _inside(out)
+        process = self._light("server", "train", self.server, "--config", path, *arguments)
 
         def there():
             assert process.poll() is None, self.output(process)
-            return set(self._runs()) - before
+            return _inside(out) - before
 
         (folder,) = wait_until(there)
         return process, Run(folder)
@@ -177,10 +197,6 @@ class Stage:
     def resume(self, run):
         """`lepton server resume` of the light app."""
         return self._light("server", "resume", run.folder, "--server", self.server)
-
-    def _runs(self):
-        folder = self.server / "runs"
-        return list(folder.iterdir()) if folder.exists() else []
 
     def _light(self, *arguments):
         return self.start([sys.executable, LIGHT, *arguments], TRAIN)
@@ -224,17 +240,8 @@ class Stage:
 
     def pids(self, who=None, program=""):
         """Processes of this stage: of `who`, if named, with `program` in their command line."""
-        wanted = [f"{MARK}={self.mark}".encode()]
-        if who is not None:
-            wanted.append(f"{WHO}={who}".encode())
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                variables = (entry / "environ").read_bytes().split(b"\0")
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                if set(wanted) <= set(variables) and program.encode() in command:
-                    found.append(int(entry.name))
-        return found
+        wanted = {MARK: self.mark} if who is None else {MARK: self.mark, WHO: who}
+        return list(having(wanted, program))
 
     def kill(self, who=None, program="", number=signal.SIGKILL):
         """Send a signal to all of them until none is left (SIGKILL), or once (any other)."""
@@ -254,6 +261,11 @@ class Stage:
         """What systemd does after a device was killed."""
         self.running[folder.name].wait(PATIENCE)
         self.start_devices([folder], wait=wait, **variables)
+
+    def await_end(self, process):
+        """Until `lepton server train` or `resume` has ended, and nothing of its run is left."""
+        process.wait(PATIENCE)
+        wait_until(lambda: not self.pids(SERVER, "flwr-serverapp"), why=lambda: "the app runs on")
 
     def stop(self, process, number=signal.SIGTERM):
         """End a started process as its owner would."""
@@ -290,6 +302,29 @@ class Stage:
         """A log in a device's or server's folder; empty if there is none."""
         path = folder / "logs" / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextlib.contextmanager
+def stages():
+    """What makes stages; nothing that they started is left afterwards."""
+    roots, made = [], []
+
+    def make(devices=8, **options):
+        roots.append(Path(tempfile.mkdtemp(prefix="lt-")))  # short, as sockets want it
+        made.append(Stage(roots[-1], devices, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for stage in made:
+            stage.close()
+        for root in roots:
+            shutil.rmtree(root)
+
+
+def _inside(folder):
+    return set(folder.iterdir()) if folder.exists() else set()
 
 
 class Run:
@@ -340,6 +375,16 @@ class Run:
         with contextlib.closing(Checkpoints.reopen(self.folder)) as checkpoints:
             return checkpoints.latest
 
+    def weights(self):
+        """The model of the newest round, float64, kernel before bias; also while it runs."""
+        with np.load(self.folder / FOLDER / STATE_FILE) as arrays:
+            names = sorted(name for name in arrays.files if name.startswith("weights/"))
+            return vector([arrays[name] for name in names])
+
+    def lost(self, round):
+        """Classes of failures in a round, by exchange and node."""
+        return {(e["phase"], e["node"]): e["class"] for e in self.events("failure", round=round)}
+
     def summary(self):
         """`summary.json` of a run that has ended."""
         return json.loads((self.folder / "summary.json").read_text())
@@ -354,3 +399,29 @@ def light_update(folder):
 def vector(weights):
     """A light model's weights, float64, kernel before bias."""
     return np.concatenate([np.asarray(weight, np.float64).reshape(-1) for weight in weights])
+
+
+def summed(stage, step, survivors):
+    """Whose updates are in the sum that moved the model by `step`, exactly: no other sum does.
+
+    Args:
+        stage: whose devices have the rows that it gave them.
+        step: difference of two rounds' weights, as `Run.weights` has them.
+        survivors: number of devices in the sum.
+    """
+    last = len(stage.devices)
+    total = step[:WIDTH] * survivors * 2**last
+    (number,) = {round(value) for value in total}
+    assert np.abs(total - number).max() < 0.05, total
+    assert step[WIDTH] == pytest.approx(0.5, abs=1e-5)  # the mean of everybody's answers
+    found = [device for n, device in enumerate(stage.devices, 1) if number >> (last - n) & 1]
+    assert len(found) == survivors, (number, survivors)
+    return found
+
+
+def epsilon_of(config_file, rounds):
+    """Epsilon per record of so many rounds of a run, computed anew: an uninterrupted run's."""
+    config = RunConfig.build(read_toml(config_file))
+    record, train = config.dp.record, config.train
+    event = SampledGaussian(record.noise_multiplier, train.sampling_probability, train.local_steps)
+    return epsilon([(event, rounds)], config.dp.delta)
