@@ -10,8 +10,8 @@ from stage import PATIENCE, state, wait_until
 
 from lepton_flwr._files import write_atomic
 from lepton_flwr.crypto.authority import Authority
-from lepton_flwr.crypto.certificates import certified_key, load_certificate, parse_der
-from lepton_flwr.crypto.identity import CERTIFICATE_FILE, KEY_FILE, Identity, load_signing_key
+from lepton_flwr.crypto.certificates import certified_key, load_certificate
+from lepton_flwr.crypto.identity import CERTIFICATE_FILE, KEY_FILE
 from lepton_flwr.crypto.keyring import Keyring
 from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.deploy.server import CONNECTION
@@ -52,47 +52,6 @@ def of_the_future(authority, folder):
 def of_another_authority(_, folder):
     key = certified_key(load_certificate(folder / CERTIFICATE_FILE))
     return Authority.create("federation").certify(folder.name, key)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (expired, "device certificate has expired"),
-        (of_the_future, "device certificate is not yet valid"),
-        (of_another_authority, "certificate of another authority"),
-    ],
-)
-def test_a_certificate_that_is_not_accepted(stage, make, said):
-    """First the device finds it; then one that does not look, so that the server has to."""
-    first, path = stage.devices[0], stage.devices[0] / CERTIFICATE_FILE
-    good = path.read_bytes()
-    authority = Authority.load(stage.fed / "authority" / "ca-1")
-    der = make(authority, first).public_bytes(Encoding.DER)
-    bad = Identity(load_signing_key(first / KEY_FILE), parse_der(der)).certificate_pem
-    stage.start_devices()
-    path.write_bytes(bad)
-    process, run = stage.train(rounds=20)
-    runs_on(stage, run, process, {"identity": 1})
-    assert said in stage.output(process)
-    assert stage.device_ledger(first) == []
-    path.write_bytes(good)
-    run.wait_for("round", process, survivors=4)  # nothing was restarted
-    stage.stop(process)
-
-    stage.stop(stage.running[first.name])
-    path.write_bytes(bad)
-    refused = stage.lepton("device", "run", first)
-    assert refused.wait(PATIENCE) == 3
-    assert said in stage.output(refused)
-    path.write_bytes(good)
-    stage.start_devices([first], **BLIND)
-    path.write_bytes(bad)
-    charged = len(stage.device_ledger(first))
-    process, run = stage.train(rounds=20)
-    runs_on(stage, run, process, {"identity": 1})
-    assert said in stage.output(process)
-    assert len(stage.device_ledger(first)) == charged
-    stage.stop(process)
 
 
 def test_a_revoked_device(stage):
@@ -190,4 +149,36 @@ def test_a_device_that_allows_an_older_app_only(stage):
     assert stage.device_ledger(first) == []
     policy.write_text(allowed)
     run.wait_for("round", process, survivors=4)
+    stage.stop(process)
+
+
+def test_certificates_that_are_not_accepted(stage):
+    first, path = stage.devices[0], stage.devices[0] / CERTIFICATE_FILE
+    good = path.read_bytes()
+    authority = Authority.load(stage.fed / "authority" / "ca-1")
+    kinds = {
+        "device certificate has expired": expired,
+        "device certificate is not yet valid": of_the_future,
+        "certificate of another authority": of_another_authority,
+    }
+    bad = {said: make(authority, first).public_bytes(Encoding.PEM) for said, make in kinds.items()}
+    for said, pem in bad.items():  # it does not start with one
+        path.write_bytes(pem)
+        refused = stage.lepton("device", "run", first)
+        assert refused.wait(PATIENCE) == 3
+        assert said in stage.output(refused)
+    path.write_bytes(good)
+    stage.start_devices()
+    process = run = None
+    for said, pem in bad.items():  # nor does it take part
+        path.write_bytes(pem)
+        if run is None:
+            process, run = stage.train(rounds=30)
+        wait_until(lambda said=said: said in stage.output(process))
+        run.wait_for("round", process, round=len(run.events("round")) + 1)
+    assert stage.device_ledger(first) == []
+    assert {(row["status"], row["survivors"]) for row in run.events("round")} == {("ok", 3)}
+    assert {row["class"] for row in run.events("failure")} == {"identity"}
+    path.write_bytes(good)
+    run.wait_for("round", process, survivors=4)  # nothing was restarted
     stage.stop(process)
