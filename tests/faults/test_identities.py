@@ -54,6 +54,77 @@ def of_another_authority(_, folder):
     return Authority.create("federation").certify(folder.name, key)
 
 
+def test_a_device_of_an_older_release(stage):
+    first, *others = stage.devices
+    stage.start_devices(others)
+    stage.start_devices([first], LEPTON_TEST_VERSION="0.0.9")
+    process, run = stage.train(rounds=20)
+    runs_on(stage, run, process, {"version": 1})
+    assert "upgrade lepton-flwr on the device" in stage.output(process)
+    assert stage.device_ledger(first) == []
+    stage.stop(stage.running[first.name])
+    stage.start_devices([first])
+    run.wait_for("round", process, survivors=4)
+    stage.stop(process)
+
+
+def test_two_nodes_with_one_device_folder(stage):
+    """The second is not let in while the first is there; with a key of its own, not into a sum."""
+    first = stage.devices[0]
+    stage.start_devices()
+    before = stage.pids(first.name, "flower-supernode")
+    twin = stage.root / "twin"
+    shutil.copytree(first, twin, ignore=shutil.ignore_patterns("flower", "logs", ".running"))
+    stage.start_devices([twin], wait=False)
+    wait_until(lambda: "still counts the device as online" in Status.read(twin).last_error)
+
+    made = stage.lepton("keys", "issue", stage.fed, "device-005")
+    assert made.wait(PATIENCE) == 0, stage.output(made)
+    fifth = stage.fed / "devices" / "device-005"
+    shutil.copy(first / "data.npz", fifth / "data.npz")
+    for name in (KEY_FILE, CERTIFICATE_FILE):
+        shutil.copy(first / name, fifth / name)
+    stage.start_devices([fifth])
+    process, run = stage.train(rounds=20, clients=5)
+    runs_on(stage, run, process, {"identity": 1}, survivors=4)
+    # One of the two was in the sum, and no more than one.
+    assert len(stage.device_ledger(first)) + len(stage.device_ledger(fifth)) == 1
+    stage.stop(process)
+    assert state(twin) != RUNNING
+    assert stage.pids(first.name, "flower-supernode") == before
+
+
+def test_certificates_that_are_not_accepted(stage):
+    first, path = stage.devices[0], stage.devices[0] / CERTIFICATE_FILE
+    good = path.read_bytes()
+    authority = Authority.load(stage.fed / "authority" / "ca-1")
+    kinds = {
+        "device certificate has expired": expired,
+        "device certificate is not yet valid": of_the_future,
+        "certificate of another authority": of_another_authority,
+    }
+    bad = {said: make(authority, first).public_bytes(Encoding.PEM) for said, make in kinds.items()}
+    for said, pem in bad.items():  # it does not start with one
+        path.write_bytes(pem)
+        refused = stage.lepton("device", "run", first)
+        assert refused.wait(PATIENCE) == 3
+        assert said in stage.output(refused)
+    path.write_bytes(good)
+    stage.start_devices()
+    path.write_bytes(pem)
+    process, run = stage.train(rounds=30)
+    for said, pem in reversed(bad.items()):  # nor does it take part
+        path.write_bytes(pem)
+        wait_until(lambda said=said: said in stage.output(process))
+        run.wait_for("round", process, round=len(run.events("round")) + 1)
+    assert stage.device_ledger(first) == []
+    assert {(row["status"], row["survivors"]) for row in run.events("round")} == {("ok", 3)}
+    assert {row["class"] for row in run.events("failure")} == {"identity"}
+    path.write_bytes(good)
+    run.wait_for("round", process, survivors=4)  # nothing was restarted
+    stage.stop(process)
+
+
 def test_a_revoked_device(stage):
     """`lepton keys revoke` in a run, with all that it writes delivered."""
     first = stage.devices[0]
@@ -97,46 +168,6 @@ def test_a_revoked_device_whose_list_alone_was_delivered(stage, tmp_path):
     stage.stop(process)
 
 
-def test_two_nodes_with_one_device_folder(stage):
-    """The second is not let in while the first is there; with a key of its own, not into a sum."""
-    first = stage.devices[0]
-    stage.start_devices()
-    before = stage.pids(first.name, "flower-supernode")
-    twin = stage.root / "twin"
-    shutil.copytree(first, twin, ignore=shutil.ignore_patterns("flower", "logs", ".running"))
-    stage.start_devices([twin], wait=False)
-    wait_until(lambda: "still counts the device as online" in Status.read(twin).last_error)
-
-    made = stage.lepton("keys", "issue", stage.fed, "device-005")
-    assert made.wait(PATIENCE) == 0, stage.output(made)
-    fifth = stage.fed / "devices" / "device-005"
-    shutil.copy(first / "data.npz", fifth / "data.npz")
-    for name in (KEY_FILE, CERTIFICATE_FILE):
-        shutil.copy(first / name, fifth / name)
-    stage.start_devices([fifth])
-    process, run = stage.train(rounds=20, clients=5)
-    runs_on(stage, run, process, {"identity": 1}, survivors=4)
-    # One of the two was in the sum, and no more than one.
-    assert len(stage.device_ledger(first)) + len(stage.device_ledger(fifth)) == 1
-    stage.stop(process)
-    assert state(twin) != RUNNING
-    assert stage.pids(first.name, "flower-supernode") == before
-
-
-def test_a_device_of_an_older_release(stage):
-    first, *others = stage.devices
-    stage.start_devices(others)
-    stage.start_devices([first], LEPTON_TEST_VERSION="0.0.9")
-    process, run = stage.train(rounds=20)
-    runs_on(stage, run, process, {"version": 1})
-    assert "upgrade lepton-flwr on the device" in stage.output(process)
-    assert stage.device_ledger(first) == []
-    stage.stop(stage.running[first.name])
-    stage.start_devices([first])
-    run.wait_for("round", process, survivors=4)
-    stage.stop(process)
-
-
 def test_a_device_that_allows_an_older_app_only(stage):
     first = stage.devices[0]
     policy = first / "policy.toml"
@@ -149,36 +180,4 @@ def test_a_device_that_allows_an_older_app_only(stage):
     assert stage.device_ledger(first) == []
     policy.write_text(allowed)
     run.wait_for("round", process, survivors=4)
-    stage.stop(process)
-
-
-def test_certificates_that_are_not_accepted(stage):
-    first, path = stage.devices[0], stage.devices[0] / CERTIFICATE_FILE
-    good = path.read_bytes()
-    authority = Authority.load(stage.fed / "authority" / "ca-1")
-    kinds = {
-        "device certificate has expired": expired,
-        "device certificate is not yet valid": of_the_future,
-        "certificate of another authority": of_another_authority,
-    }
-    bad = {said: make(authority, first).public_bytes(Encoding.PEM) for said, make in kinds.items()}
-    for said, pem in bad.items():  # it does not start with one
-        path.write_bytes(pem)
-        refused = stage.lepton("device", "run", first)
-        assert refused.wait(PATIENCE) == 3
-        assert said in stage.output(refused)
-    path.write_bytes(good)
-    stage.start_devices()
-    process = run = None
-    for said, pem in bad.items():  # nor does it take part
-        path.write_bytes(pem)
-        if run is None:
-            process, run = stage.train(rounds=30)
-        wait_until(lambda said=said: said in stage.output(process))
-        run.wait_for("round", process, round=len(run.events("round")) + 1)
-    assert stage.device_ledger(first) == []
-    assert {(row["status"], row["survivors"]) for row in run.events("round")} == {("ok", 3)}
-    assert {row["class"] for row in run.events("failure")} == {"identity"}
-    path.write_bytes(good)
-    run.wait_for("round", process, survivors=4)  # nothing was restarted
     stage.stop(process)
