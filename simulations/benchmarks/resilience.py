@@ -28,7 +28,8 @@ import tomli_w
 from rich.console import Console
 from rich.table import Table
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.errors import FederationError
@@ -95,6 +96,7 @@ class Federation:
         (self.server / STATUS).unlink(missing_ok=True)
         self._lepton(SERVER, "server", "run", self.server)
         self.wait(lambda: _is_up(self.server), SERVER)
+        self.wait(lambda: (self.server / "nodes.json").exists(), SERVER)  # devices are known
 
     def start_device(self, device: Path) -> None:
         """Start a device, as its supervisor does after it was killed."""
@@ -177,6 +179,7 @@ def disturb(federation: Federation, rounds: int, server_kills: int, console: Con
             f"{row['survivors']} of {row['participants']} in the sum, "
             f"epsilon {row['epsilon_record']:.4g}, {sum(row['seconds'].values()):.0f} s",
             highlight=False,
+            soft_wrap=True,
         )
     federation.wait(federation.ended)
     return run

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 import tomli_w
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.server import FLOWER_HOME
