@@ -96,7 +96,7 @@ class Federation:
         (self.server / STATUS).unlink(missing_ok=True)
         self._lepton(SERVER, "server", "run", self.server)
         self.wait(lambda: _is_up(self.server), SERVER)
-        self.wait(lambda: (self.server / "nodes.json").exists(), SERVER)  # devices are known
+        self.wait((self.server / "nodes.json").exists, SERVER)  # devices are known
 
     def start_device(self, device: Path) -> None:
         """Start a device, as its supervisor does after it was killed."""
