@@ -123,9 +123,15 @@ class Federation:
                     os.kill(pid, signal.SIGKILL)
             self._processes.ended(name)  # reaps it
 
-    def ended(self) -> bool:
-        """Whether the run has ended."""
-        return self._processes.ended(RUN)
+    def finish(self) -> None:
+        """Wait for the run's end.
+
+        Raises:
+            FederationError: it failed.
+        """
+        self.wait(lambda: self._processes.ended(RUN))
+        if self._processes.code(RUN) != 0:
+            raise self._processes.failure(RUN)
 
     def wait(self, condition: Callable[[], Any], *names: str) -> Any:
         """What the condition gives, while the processes of these names run.
@@ -181,7 +187,7 @@ def disturb(federation: Federation, rounds: int, server_kills: int, console: Con
             highlight=False,
             soft_wrap=True,
         )
-    federation.wait(federation.ended)
+    federation.finish()
     return run
 
 
