@@ -45,6 +45,7 @@ def test_a_server_killed_in_an_exchange_goes_on_with_the_next_round(make_stage):
         assert np.array_equal(run.weights(), kept)  # none of these rounds counts
         if program in (WHOLE, SUPERVISOR):
             stage.start_server()
+        stage.wait_for_state(stage.server, stage.running[SERVER])
         if number == 2:
             shutil.copytree(run.folder / "checkpoint", stage.root / "old")
         process = stage.resume(run)
@@ -71,8 +72,6 @@ def test_a_server_killed_in_an_exchange_goes_on_with_the_next_round(make_stage):
     shutil.rmtree(run.folder / "checkpoint")
     shutil.move(stage.root / "old", run.folder / "checkpoint")
     process = stage.resume(run)
-    for again in range(2, rounds + 1):
-        row = [run.wait_for("round", process, round=again), *run.events("round", round=again)][-1]
     run.wait_for("charged", process, round=rounds + 1)
     row = run.events("round", round=rounds)[-1]
     assert (row["status"], row["reason"]) == ("skipped", LOST)
