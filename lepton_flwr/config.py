@@ -4,18 +4,14 @@
 settings have types of their own: tuning speed cannot change a guarantee.
 """
 
-import dataclasses
-import difflib
 import json
-import tomllib
-import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from lepton_flwr import _validate as check
+from lepton_flwr.config_tables import build, merge, plain
 from lepton_flwr.errors import ConfigError
 
 PARTITIONS = ("natural", "iid", "dirichlet", "shards", "quantity")
@@ -43,6 +39,7 @@ class DataConfig:
             taken from the file.
         impute: what stands for a missing number of a CSV, "mean" or "median".
         drop_duplicates: leave out equal rows of one client of a CSV.
+        deviations: by how many standard deviations numbers are divided that statistics scale.
     """
 
     partition: str = "natural"
@@ -56,8 +53,10 @@ class DataConfig:
     kinds: Mapping[str, Any] = field(default_factory=dict)
     impute: str = "mean"
     drop_duplicates: bool = True
+    deviations: float = 1.0
 
     def __post_init__(self) -> None:
+        check.finite("data.deviations", self.deviations, above=0)
         check.choice("data.impute", self.impute, IMPUTE)
         for column, kind in self.kinds.items():
             check.choice(f"data.kinds.{column}", kind, COLUMN_KINDS)
@@ -110,6 +109,33 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TableConfig:
+    """What the raw tables of devices hold, where those bring tables; public.
+
+    Each device compares it with its own `schema.toml`, of which it is a part.
+
+    Attributes:
+        label: the column that holds the classes.
+        classes: their names.
+        columns: each feature column's kind, "number" or "category", or a table with `kind`, and of
+            a number its public `low` and `high`, of a category its public `values`.
+    """
+
+    label: str
+    classes: tuple[str, ...]
+    columns: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        texts = [self.label, *self.classes]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ConfigError("table.label, table.classes: expected texts")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise ConfigError("table.classes: expected two different texts or more")
+        if not self.columns or self.label in self.columns:
+            raise ConfigError("table.columns: expected one or more, without the label")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What a client does in one round.
 
@@ -121,6 +147,8 @@ class TrainConfig:
         hidden_units: widths of the hidden layers; empty is a linear model.
         strategy: the server's Flower strategy.
         server_learning_rate: for the strategies that have one.
+        average: whether the run leaves the mean of the global models of its second half of rounds,
+            which has less of the noise, in place of the last.
     """
 
     optimizer: str = "sgd"
@@ -130,6 +158,7 @@ class TrainConfig:
     hidden_units: tuple[int, ...] = (32,)
     strategy: str = "fedavg"
     server_learning_rate: float = 1.0
+    average: bool = False
 
     def __post_init__(self) -> None:
         check.choice("train.optimizer", self.optimizer, OPTIMIZERS)
@@ -315,6 +344,8 @@ class RunConfig:
         evaluate_every: rounds between evaluations; the last round is always evaluated.
         seed: partition, held-out rows, initial weights and the data order of training without
             privacy. Never noise, masks, keys, or the sampling that privacy relies on.
+        table: what devices' raw tables hold, where they are asked for statistics; None where the
+            rows are features already.
     """
 
     scenario: str = "transport"
@@ -329,6 +360,7 @@ class RunConfig:
     dp: DPConfig = field(default_factory=DPConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    table: TableConfig | None = None
 
     def __post_init__(self) -> None:
         if self.clients is not None:
@@ -351,12 +383,12 @@ class RunConfig:
         """
         merged: dict[str, Any] = {}
         for table in tables:
-            _merge(merged, table)
-        return typing.cast(Self, _build(cls, merged, ""))
+            merge(merged, table)
+        return typing.cast(Self, build(cls, merged, ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain tables without unset values: what `build` takes and TOML can hold."""
-        return typing.cast(dict[str, Any], _plain(self))
+        return typing.cast(dict[str, Any], plain(self))
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
@@ -376,106 +408,3 @@ class RunConfig:
         if not isinstance(table, dict):
             raise ConfigError("configuration is not a JSON object")
         return cls.build(table)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: it cannot be read or is not TOML; the message names the line.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-
-
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `dp.record.epsilon=2` texts into a nested table; values are TOML, or else text.
-
-    Raises:
-        ConfigError: no `=`, or an empty key.
-    """
-    table: dict[str, Any] = {}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals or not all(key.strip().split(".")):
-            raise ConfigError(f"--set {text!r}: expected key=value, as in dp.record.epsilon=2")
-        try:
-            parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value.strip()
-        _merge(table, nest({key.strip(): parsed}))
-    return table
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys (Flower's run config) into nested tables."""
-    table: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, last = key.replace("-", "_").split(".")
-        inner = table
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"{key}: {parent} is a value and a table at once")
-        inner[last] = value
-    return table
-
-
-def _merge(into: dict[str, Any], table: Mapping[str, Any]) -> None:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        elif isinstance(value, Mapping):
-            into[key] = {}
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else "known: " + ", ".join(fields)
-            raise ConfigError(f"unknown setting {prefix}{key}: {hint}")
-        values[key] = _convert(hints[key], value, prefix + key)
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name}={value!r}: expected a table, as in {name}.key=value")
-        return _build(typing.cast(type, hint), value, name + ".")
-    kinds = [typing.get_origin(kind) or kind for kind in _alternatives(hint)]
-    if float in kinds and type(value) is int:
-        return float(value)
-    if tuple in kinds and isinstance(value, list):
-        return tuple(value)
-    for kind in kinds:
-        if isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
-            return value
-    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not types.NoneType)
-    raise ConfigError(f"{name}={value!r}: expected {wanted}")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {key: _plain(item) for key, item in items if item is not None}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import ConfigError, LeptonError
 
 if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
     from lepton_flwr.runs.checkpoint import Checkpoints
@@ -163,46 +165,56 @@ def run(
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
     _quiet_environment()
-    from flwr.app import Context
-    from flwr.serverapp import Grid, ServerApp
-
-    from clients.client_app import app as client_app
     from lepton_flwr.runs.folder import RunInterrupted
     from strategies.exchange import RunInterruptedError
     from strategies.server_app import serve
+
+    def work(grid: "Grid", run_id: int, stop: threading.Event) -> None:
+        serve(grid, run_id, config, data, observer, ledgers, stop, name, origin, checkpoints)
+
+    try:
+        in_engine(work, len(data.clients), debug)
+    except RunInterruptedError:
+        raise RunInterrupted(folder.path) from None
+    except BaseException:
+        folder.discard_unused()
+        raise
+
+
+def in_engine(
+    work: Callable[["Grid", int, threading.Event], None], clients: int, debug: bool = False
+) -> None:
+    """Do a server's work among simulated clients, on an engine that exists for as long.
+
+    Args:
+        work: takes Flower's grid, the run's number, and what Ctrl-C sets.
+        clients: number of clients.
+        debug: let Flower and Ray log.
+
+    Raises:
+        LeptonError: the engine ended before the work did. What the work raises goes on.
+    """
+    _quiet_environment()
+    from flwr.app import Context
+    from flwr.serverapp import ServerApp
+
+    from clients.client_app import app as client_app
 
     server_app = ServerApp()
     stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     @server_app.main()
-    def main(grid: Grid, context: Context) -> None:
+    def main(grid: "Grid", context: Context) -> None:
         try:
-            serve(
-                grid,
-                context.run_id,
-                config,
-                data,
-                observer,
-                ledgers,
-                stop,
-                name,
-                origin,
-                checkpoints,
-            )
+            work(grid, context.run_id, stop)
             ended.set()
         except BaseException as error:
             failures.append(error)
 
-    try:
-        with _quiet(debug):
-            _run(server_app, client_app, len(data.clients), stop, debug)
-    except BaseException:
-        folder.discard_unused()
-        raise
+    with _quiet(debug):
+        _run(server_app, client_app, clients, stop, debug)
     if failures:
-        if isinstance(failures[0], RunInterruptedError):
-            raise RunInterrupted(folder.path) from None
         raise failures[0]
     if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")

@@ -22,6 +22,15 @@ _POPULATION = "lepton/ledger/population/v1"
 DEVICES_POPULATION = digest(_POPULATION, field("devices"))
 
 
+def population_of(config: RunConfig) -> bytes:
+    """A name of the records that a scenario and its settings determine, 32 bytes.
+
+    The same data, held by the same number of clients, is the same population.
+    """
+    text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
+    return digest(_POPULATION, text)
+
+
 def statistics_event(config: RunConfig) -> SampledGaussian | None:
     """One release of the statistics that preprocessing needs; None if it needs none."""
     record = config.dp.record
@@ -71,10 +80,7 @@ class Budgets:
         self._run = run
         self._statistics = statistics_event(config)
         self._releases = config.dp.record.statistics_releases
-        if population is None:
-            # The same data, held by the same number of clients, is the same population.
-            text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
-            population = digest(_POPULATION, text)
+        population = population_of(config) if population is None else population
         self._dataset = ledger.dataset(population)
         self._reserved: int | None = None
         # Rounds of this run that servers before this one have charged.

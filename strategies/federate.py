@@ -1,6 +1,7 @@
 """A whole run on the server: noise calibrated, clients awaited, rounds driven, budgets kept."""
 
 import contextlib
+import itertools
 import secrets
 import threading
 import time
@@ -21,6 +22,9 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.crypto.stream import StreamCipher
+from lepton_flwr.data import wire
+from lepton_flwr.data.preprocessing import Preprocessor
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import FederationError
 from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, calibrate
 from lepton_flwr.privacy.adaptive import AdaptiveClip
@@ -72,6 +76,9 @@ class Federation:
         origin: what the records are, where the scenario does not say it.
         checkpoints: the run's; if they hold one, the run goes on from it. None keeps none.
         renew: brings `members` up to date; see `SecureGrid`.
+        preprocessor: what makes features of the devices' raw tables; None where they have features.
+        sessions_before: numbers of sessions, from 1, that statistics have used up in this run of
+            Flower's.
     """
 
     config: RunConfig
@@ -83,6 +90,8 @@ class Federation:
     origin: Origin | None = None
     checkpoints: Checkpoints | None = None
     renew: Callable[[], None] | None = None
+    preprocessor: Preprocessor | None = None
+    sessions_before: int = 0
 
 
 def federate(
@@ -143,6 +152,8 @@ class _Server:
         self._rounds = Rounds(observer, budgets, latest.records if latest else ())
         self._goes_on = latest is not None
         self._seconds = latest.seconds if latest else 0.0
+        numbers = self._checkpoints.next_number if self._checkpoints else None
+        self._next_number = numbers or itertools.count(1).__next__
         self._began = time.monotonic()
         if latest:
             self._weights = list(latest.weights)
@@ -186,7 +197,7 @@ class _Server:
                 clients = config.clients or 0
                 # Going on, a run has been doing without those that have left it since.
                 fewest = config.secagg.min_survivors if self._goes_on else clients
-                _await_nodes(self._grid, clients, fewest, self._stop)
+                await_nodes(self._grid, clients, self._stop, fewest=fewest)
                 self._train()
             reason = "finished"
         except RunInterruptedError:
@@ -215,9 +226,10 @@ class _Server:
         )
         task = ConfigRecord(
             {
-                "task": _task(config, self._federation.model).to_json(),
+                "task": task_of(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
+                **self._table_fields(),
             }
         )
         strategy.start(
@@ -239,10 +251,21 @@ class _Server:
             before_train=self._rounds.charge,
             on_session=self._rounds.session,
             watcher=self._rounds,
-            numbers=self._checkpoints.next_number if self._checkpoints else None,
+            numbers=self._number,
             stop=self._stop,
         )
         return self._secured
+
+    def _number(self) -> int:
+        return self._federation.sessions_before + self._next_number()
+
+    def _table_fields(self) -> dict[str, str]:
+        """What makes features of raw tables: it travels with all work, for who missed the rest."""
+        preprocessor, table = self._federation.preprocessor, self._config.table
+        if preprocessor is None or table is None:
+            return {}
+        fields = wire.spec_fields(TableSpec.of(table))
+        return {**fields, wire.PREPROCESSOR: preprocessor.to_json()}
 
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> None:
         if server_round:
@@ -346,7 +369,8 @@ def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> Secur
     )
 
 
-def _task(config: RunConfig, model: ModelSpec) -> Task:
+def task_of(config: RunConfig, model: ModelSpec) -> Task:
+    """What a client is asked to train in one round."""
     train, record = config.train, config.dp.record
     return Task(
         model=model,
@@ -380,14 +404,25 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def _await_nodes(grid: Grid, clients: int, fewest: int, stop: threading.Event | None) -> None:
-    """Until all clients are there, or in the end the fewest that will do."""
+def await_nodes(
+    grid: Grid,
+    clients: int,
+    stop: threading.Event | None = None,
+    *,
+    fewest: int | None = None,
+) -> None:
+    """Wait for so many nodes, or in the end for the `fewest` that will do; None wants all.
+
+    Raises:
+        FederationError: fewer came within `NODES_TIMEOUT`.
+        RunInterruptedError: `stop` was set.
+    """
     deadline = time.monotonic() + NODES_TIMEOUT
     while (count := len(list(grid.get_node_ids()))) < clients:
         if stop is not None and stop.is_set():
             raise RunInterruptedError("stopped by the operator")
         if time.monotonic() > deadline:
-            if count >= fewest:
+            if fewest is not None and count >= fewest:
                 return
             raise FederationError(
                 f"{count} of {clients} clients came within {NODES_TIMEOUT:.0f} s: start the "

@@ -10,7 +10,14 @@ from pathlib import Path
 from lepton_flwr.config import ModelConfig, RunConfig
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor, fit
+from lepton_flwr.data.preprocessing import (
+    PREPROCESSOR_FILE,
+    Options,
+    Preprocessor,
+    TableSchema,
+    fit,
+)
+from lepton_flwr.data.preprocessing.fit import Ask
 from lepton_flwr.data.preprocessing.in_process import Charge as ChargeParticipant
 from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
@@ -136,19 +143,47 @@ def ask_statistics(
         _devices(config, tables, ledgers / DEVICES, run) as charge,
     ):
         budgets.check_statistics()
-        participants = InProcess(tables.tables, charge, progress)
-
-        def ask(question: Question) -> tuple[list[int], int]:
-            with budgets.statistics():
-                return participants(question)
-
-        return fit(
-            ask,
+        return fit_charged(
+            InProcess(tables.tables, charge, progress),
+            budgets,
+            config,
             tables.schema,
-            noise_multiplier=config.dp.record.statistics_noise_multiplier,
             options=tables.options,
             most_rows=max(len(client.y_train) for client in tables.clients),
         )
+
+
+def fit_charged(
+    participants: Ask,
+    budgets: Budgets,
+    config: RunConfig,
+    schema: TableSchema,
+    *,
+    options: Options,
+    most_rows: int,
+) -> Preprocessor:
+    """Fit a preprocessor by questions, each of which the server's ledger is charged for first.
+
+    Args:
+        participants: answer a question, wherever they are.
+        budgets: the server's.
+        config: the run; `with_statistics` has filled in the noise.
+        schema: names and kinds of the columns.
+        options: what is fitted.
+        most_rows: no participant has more records.
+    """
+
+    def ask(question: Question) -> tuple[list[int], int]:
+        with budgets.statistics():
+            return participants(question)
+
+    return fit(
+        ask,
+        schema,
+        noise_multiplier=config.dp.record.statistics_noise_multiplier,
+        options=options,
+        most_rows=most_rows,
+    )
 
 
 def with_data(config: RunConfig, data: FederatedData | SealedData) -> RunConfig:

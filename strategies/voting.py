@@ -1,5 +1,6 @@
 """Voters of a poll behind Flower: every node trains on its own rows and votes in a secure sum."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,7 @@ class FlowerVoters:
         timeout: seconds that each exchange waits.
         polls_before: polls that this run has asked already.
         watcher: hears of replies and failures as they come.
+        stop: when set, a session ends with `RunInterruptedError`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FlowerVoters:
         timeout: float = 600.0,
         polls_before: int = 0,
         watcher: Watcher | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._grid = grid
         self._members = members
@@ -63,6 +66,7 @@ class FlowerVoters:
         self._timeout = timeout
         self._number = FIRST_SESSION + polls_before
         self._watcher = watcher
+        self._stop = stop
 
     def __call__(self, queries: np.ndarray, question: Question) -> Tally:
         """One session over all nodes.
@@ -98,6 +102,7 @@ class FlowerVoters:
             self._members,
             patience=Patience(self._timeout),
             watcher=self._watcher,
+            stop=self._stop,
         )
         total = session.run()
         if total is None:

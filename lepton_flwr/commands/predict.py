@@ -47,7 +47,6 @@ def predict(
         from lepton_flwr._files import write_atomic
         from lepton_flwr._validate import choice
         from lepton_flwr.commands.passphrases import decryption_key
-        from lepton_flwr.data.scenarios import csv
         from lepton_flwr.data.schema import UNSEEN
         from lepton_flwr.errors import ConfigError
         from lepton_flwr.runs.predictions import assess, draw, to_csv
@@ -59,7 +58,7 @@ def predict(
             raise ConfigError(f"--out {out}: expected a CSV file other than that of the rows")
 
         run = SavedRun.open(model, partial(decryption_key, key) if key is not None else None)
-        rows = csv.read(table, {run.table.label})
+        rows = run.read(table)
         shares = run.probabilities(rows, unseen)
         found = None
         if run.table.label in rows:

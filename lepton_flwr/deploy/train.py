@@ -1,4 +1,4 @@
-"""A run on a server's devices: `lepton server train` and `lepton server resume`."""
+"""The app on a server's devices: `lepton server train` and `lepton server resume`."""
 
 import contextlib
 import sys
@@ -52,7 +52,7 @@ def train(
     from lepton_flwr.runs.folder import new_folder
 
     folder = folder.resolve()
-    _check_running(folder)
+    check_running(folder)
     run_folder = new_folder(out or folder / "runs", config.scenario).resolve()
     # Where the server may read it: under its unit, /tmp and what others own is out of its sight.
     config_file = run_folder / "config.toml"
@@ -64,7 +64,7 @@ def train(
         "out": str(run_folder),
         "ledger": str((ledger or folder / "ledger").resolve()),
     }
-    _run(folder, values, run_folder / "logs", console)
+    run_app(folder, values, run_folder / "logs", console)
     return run_folder
 
 
@@ -88,13 +88,13 @@ def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Pat
     """
     folder, run_folder = folder.resolve(), run_folder.resolve()
     done = check_resumable(run_folder)
-    _check_running(folder)
+    check_running(folder)
     values = {
         "simulated": False,
         "roster": str(folder / ROSTER_FILE),
         "resume": str(run_folder),
     }
-    _run(folder, values, run_folder / "logs" / f"after-round-{done}", console)
+    run_app(folder, values, run_folder / "logs" / f"after-round-{done}", console)
     return run_folder
 
 
@@ -108,7 +108,13 @@ def check_resumable(run_folder: Path) -> int:
         return checkpoints.rounds_done
 
 
-def _check_running(folder: Path) -> None:
+def check_running(folder: Path) -> None:
+    """See whether a server runs on its folder.
+
+    Raises:
+        ConfigError: it is no server's folder.
+        FederationError: the server does not run.
+    """
     ServerSettings.read(folder)
     status = Status.read(folder)
     state = status.state if status else "not running"
@@ -121,7 +127,12 @@ def _check_running(folder: Path) -> None:
         )
 
 
-def _run(folder: Path, values: dict[str, object], logs: Path, console: TextIO | None) -> None:
+def run_app(folder: Path, values: dict[str, object], logs: Path, console: TextIO | None) -> None:
+    """Run the app on a server's devices to its end, with these values for its configuration.
+
+    Raises:
+        FederationError: it failed.
+    """
     from simulations.app_bundle import assemble
     from simulations.flower import Flower
 

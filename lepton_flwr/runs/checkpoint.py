@@ -19,7 +19,8 @@ import numpy as np
 
 from lepton_flwr import _files as files
 from lepton_flwr import _npz
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.crypto import digest as digests
 from lepton_flwr.errors import LeptonError
 from lepton_flwr.runs.observer import RoundRecord

@@ -28,7 +28,8 @@ import tomli_w
 from rich.console import Console
 from rich.table import Table
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.errors import FederationError
@@ -95,6 +96,7 @@ class Federation:
         (self.server / STATUS).unlink(missing_ok=True)
         self._lepton(SERVER, "server", "run", self.server)
         self.wait(lambda: _is_up(self.server), SERVER)
+        self.wait((self.server / "nodes.json").exists, SERVER)  # devices are known
 
     def start_device(self, device: Path) -> None:
         """Start a device, as its supervisor does after it was killed."""
@@ -121,9 +123,15 @@ class Federation:
                     os.kill(pid, signal.SIGKILL)
             self._processes.ended(name)  # reaps it
 
-    def ended(self) -> bool:
-        """Whether the run has ended."""
-        return self._processes.ended(RUN)
+    def finish(self) -> None:
+        """Wait for the run's end.
+
+        Raises:
+            FederationError: it failed.
+        """
+        self.wait(lambda: self._processes.ended(RUN))
+        if self._processes.code(RUN) != 0:
+            raise self._processes.failure(RUN)
 
     def wait(self, condition: Callable[[], Any], *names: str) -> Any:
         """What the condition gives, while the processes of these names run.
@@ -177,8 +185,9 @@ def disturb(federation: Federation, rounds: int, server_kills: int, console: Con
             f"{row['survivors']} of {row['participants']} in the sum, "
             f"epsilon {row['epsilon_record']:.4g}, {sum(row['seconds'].values()):.0f} s",
             highlight=False,
+            soft_wrap=True,
         )
-    federation.wait(federation.ended)
+    federation.finish()
     return run
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from stage import epsilon_of, summed
+from stage import PATIENT, epsilon_of, summed
 
 pytestmark = [
     pytest.mark.faults,
@@ -49,7 +49,7 @@ def test_a_device_whose_ledger_cannot_be_written_does_not_work(make_stage, disk)
     stage.start_server()
     stage.start_devices()
     fill(disk)
-    process, run = stage.train(rounds=100)
+    process, run = stage.train(PATIENT, rounds=100)
     run.wait_for("charged", process, round=1)
     before = run.weights()
     row = run.wait_for("round", process, round=1)
@@ -72,7 +72,7 @@ def test_a_server_whose_disk_is_full_ends_with_all_it_had_and_goes_on_later(make
     stage.start_server()
     stage.start_devices()
     out, held = disk / "runs", stage.devices[0]
-    process, run = stage.train(arguments=["--out", out], out=out, rounds=3)
+    process, run = stage.train(PATIENT, arguments=["--out", out], out=out, rounds=3)
     run.wait_for("round", process, round=1)
     stage.hold(held, "attest")
     stage.wait_held(held, process)
