@@ -4,8 +4,7 @@ A server and devices as their owners start them (`lepton server run`, `lepton de
 authentication, the gate) on this machine, and clients whose updates are fixed. Rows of the first
 table: an exchange from its first request to its last reply. Rows of the second: what one message
 waits for, from its request to its reply. All devices share this machine's cores, so more of them
-take longer; with a device's own cores, the row "of one device alone" (`--nodes` at its least) is
-closer.
+take longer, as they do not where each has a machine of its own.
 """
 
 import argparse
@@ -42,7 +41,7 @@ Line = Mapping[str, Any]
 
 
 def measure(
-    folder: Path, nodes: int, rounds: int, settings: Sequence[str]
+    folder: Path, nodes: int, rounds: int, settings: Mapping[int, str]
 ) -> tuple[list[Line], list[Line]]:
     """Run rounds on a federation of this machine.
 
@@ -50,7 +49,7 @@ def measure(
         folder: an existing, empty one.
         nodes: devices, at least 3.
         rounds: how many.
-        settings: lines to add to each `device.toml`.
+        settings: a line to add to the `device.toml` of a device, by its number from 0.
 
     Returns:
         A line for each exchange, and one for each message.
@@ -72,10 +71,10 @@ def measure(
         processes.finish("init")
         server, devices = federation / "server", sorted((federation / "devices").iterdir())
         rows = np.zeros((4, 2), np.float32), np.zeros(4, np.int32)
-        for device in devices:
+        for number, device in enumerate(devices):
             ClientData(*rows, *rows).save(device / "data.npz")
             with (device / "device.toml").open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in settings)
+                file.write(settings.get(number, ""))
         processes.start("server", [*lepton, "server", "run", str(server)])
         _wait(processes, "server", f"{nodes} registered")
         for device in devices:
@@ -94,7 +93,7 @@ def measure(
         flower.run(bundle(folder), values, io.StringIO())
         time.sleep(1.0)  # for the last message's process to write its line
     exchanges = json.loads((out / TIMES_FILE).read_text())
-    messages = [json.loads(path.read_text()) for path in (out / "trace").iterdir()]
+    messages = [json.loads(path.read_text()) for path in (out / "trace").glob("*.json")]
     return exchanges, messages
 
 
@@ -157,7 +156,8 @@ def main() -> None:
     parser.add_argument("--warm", choices=("flower", "tensorflow"), help="use the warm launcher")
     parser.add_argument("--keep", type=Path, help="keep folders and logs in this new folder")
     options = parser.parse_args()
-    settings = [f'warm = "{options.warm}"'] if options.warm else []
+    line = f'warm = "{options.warm}"\n' if options.warm else ""
+    settings = dict.fromkeys(range(options.nodes), line)
     with tempfile.TemporaryDirectory(prefix="lepton-latency-") as name:
         folder = options.keep or Path(name)
         folder.mkdir(exist_ok=True)

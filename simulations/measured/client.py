@@ -44,11 +44,11 @@ def fixed_weight(number: int) -> int:
 
 
 def _number(context: Context) -> int:
-    """The device's number: its node's, where there is one, else that of its folder's name."""
-    number = context.node_config.get(PARTITION_KEY)
-    if number is None:
-        (number,) = re.findall(r"\d+$", find(context.node_config, context.run_id).name)
-    return int(number)
+    """The device's number, from 0: its node's, where there is one, else by its folder's name."""
+    if PARTITION_KEY in context.node_config:
+        return int(context.node_config[PARTITION_KEY])
+    (number,) = re.findall(r"\d+$", find(context.node_config, context.run_id).name)
+    return int(number) - 1
 
 
 app = Traced(fixed)

@@ -47,6 +47,7 @@ class Traced(ClientApp):
                 "purpose": kind,
                 "exchange": str(exchange),
                 "node": str(context.node_id),
+                "parent": _command(os.getppid()),
                 "started": _started(),
                 "began": BEGAN,
                 "imported": self._imported,
@@ -65,13 +66,20 @@ def _write(folder: Path, found: dict[str, object]) -> None:
         "peak": used.ru_maxrss * 1024,  # bytes, with what is shared with other processes
         "private": _private(),
     }
-    (folder / f"{os.getpid()}-{time.monotonic_ns()}.json").write_text(json.dumps(found))
+    path = folder / f"{os.getpid()}-{time.monotonic_ns()}.json"
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(found))
+    beside.rename(path)
 
 
 def _started() -> float:
     """When this process was started, or forked."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def _private() -> int:
