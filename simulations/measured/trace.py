@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -63,7 +64,7 @@ def _write(folder: Path, found: dict[str, object]) -> None:
     found |= {
         "ended": now(),
         "cpu": used.ru_utime + used.ru_stime,
-        "peak": used.ru_maxrss * 1024,  # bytes, with what is shared with other processes
+        "peak": _peak(),
         "private": _private(),
     }
     path = folder / f"{os.getpid()}-{time.monotonic_ns()}.json"
@@ -80,6 +81,12 @@ def _started() -> float:
 
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _peak() -> int:
+    """Most bytes that were resident; not getrusage's, which counts who started this process."""
+    (found,) = re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    return int(found) * 1024
 
 
 def _private() -> int:
