@@ -216,7 +216,9 @@ def in_engine(
             failures.append(error)
 
     with _quiet(debug):
-        _run(server_app, client_app, clients, stop, debug)
+        with contextlib.nullcontext() if debug else silent_stderr():
+            import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
+        run_on_engine(server_app, client_app, clients, stop, debug)
     if failures:
         raise failures[0]
     if not ended.is_set():
@@ -228,12 +230,22 @@ def _quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _run(
-    server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
+def run_on_engine(
+    server_app: object,
+    client_app: object,
+    clients: int,
+    stop: threading.Event,
+    debug: bool = False,
 ) -> None:
-    """Start the engine, and end it with every process it started."""
-    with contextlib.nullcontext() if debug else silent_stderr():
-        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
+    """Start the engine, and end it with every process it started.
+
+    Args:
+        server_app: a ServerApp of Flower's.
+        client_app: a ClientApp.
+        clients: number of simulated nodes.
+        stop: set by Ctrl-C and SIGTERM; a second one ends the engine at once.
+        debug: let Flower and Ray log.
+    """
     import ray
     from flwr.simulation import run_simulation
 

@@ -13,6 +13,7 @@ from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenario import Tabular
 from lepton_flwr.data.scenarios import csv, get
 from lepton_flwr.data.scenarios.csv import class_text
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.artifacts import GetKey, find_model, read_model, read_preprocessor
 from lepton_flwr.training.predictions import predict_logits, probabilities
@@ -114,6 +115,7 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
             f"a run of scenario {config.scenario} that left no {PREPROCESSOR_FILE}: expected one "
             "of a table"
         )
+    spec = TableSpec.of(config.table) if config.table is not None else None
     label, classes = config.model.label, config.model.classes
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -131,5 +133,5 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
         lambda rows, unseen: preprocessor.transform(rows, unseen=unseen),
         label,
         classes,
-        answers,
+        spec.answers if spec is not None else answers,
     )
