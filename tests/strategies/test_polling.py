@@ -122,12 +122,12 @@ def test_exact_answers_are_charged_as_unbounded(polled, tmp_path):
 
 def test_polls_on_one_ledger_add_up_to_its_limit(polled, devices, folder):
     first = polled(Request(4.0))
-    again = polled(Request(4.0, limit=8.0))
-    assert first.epsilon < again.epsilon <= 8
+    again = polled(Request(4.0, limit=7.0))  # Gaussian releases: 6.0 together, and 7.6 of three
+    assert first.epsilon < again.epsilon <= 7
     assert again.cost == first.cost
     devices.grid.requests.clear()
     with pytest.raises(BudgetError):
-        polled(Request(4.0, limit=8.0))
+        polled(Request(4.0, limit=7.0))
     assert devices.grid.requests == []
     assert "BudgetError: the budget per record" in str(folder.failed())
 
