@@ -10,6 +10,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data import csv_rows
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
+from lepton_flwr.data.preprocessing.columns import position_names
 from lepton_flwr.data.scenario import Tabular
 from lepton_flwr.data.scenarios import csv, get
 from lepton_flwr.data.scenarios.csv import class_text
@@ -92,10 +93,26 @@ def read_rows(
     """Read a CSV file as the tables of a run were read; see `SavedRun.read`."""
     spec = config.table
     if spec is None or preprocessor is None:
+        order = () if preprocessor is None else preprocessor.order
+        if order and order == position_names(len(order)):
+            return _read_by_position(path, order, table.label)
         return csv.read(path, {table.label})
     # As devices read theirs: value by value, so that "007" is no number among categories.
     rows, answers = csv_rows.read_file(path, preprocessor.schema, spec.label)
     return {**rows, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+
+
+def _read_by_position(path: Path, order: tuple[str, ...], label: str) -> Any:
+    """A run on an array has no names for its columns: first they, then perhaps the label."""
+    names = csv.header(path)
+    if len(names) not in (len(order), len(order) + 1):
+        raise DataError(
+            f"{path}: {len(names)} columns: expected the {len(order)} of the array that the run "
+            "was given, in their order, and perhaps the label after them"
+        )
+    rows = csv.read(path, names[len(order) :])
+    rows.columns = [*order, label][: len(names)]
+    return rows
 
 
 def preprocessor_of(

@@ -255,3 +255,29 @@ def test_a_run_on_devices_tables_reads_texts_as_devices_do(predict, tmp_path, we
     refused(predict(folder, table), "plan")
     refused(predict(folder, write_table(table, ["007,old"], "plan,age")), "age", "not numbers")
     refused(predict(folder, write_table(table, ["007"], "plan")), "missing column", "age")
+
+
+def test_a_run_on_an_array_takes_columns_by_position(predict, tmp_path, weighted):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    columns = (
+        FittedNumber("column 1", 100.0, 50.0, 100.0),
+        FittedCategory("column 0", ("Oslo", "Bergen")),
+    )
+    order = ("column 0", "column 1", "column 2")
+    made = Preprocessor(columns, salt=bytes(16), dropped=("column 2",), order=order)
+    write_preprocessor(folder, made, [])
+    write_model(folder, weighted(3), [])
+    model = {"label": "label", "classes": ["0", "1"], "num_classes": 2, "input_shape": [3]}
+    config = RunConfig.build({"scenario": "csv", "model": model})
+    (folder / "config.toml").write_text(tomli_w.dumps(config.to_dict()))
+    table = tmp_path / "rows.csv"
+    write_table(table, ["Oslo,150,x,1", "Bergen,20,y,0"], "town,income,diary,bad")
+    code, out, err = predict(folder, table)
+    assert (code, err) == (0, "")
+    assert "accuracy 1.000" in out
+    write_table(table, ["Oslo,150,x", "Bergen,20,y"], "town,income,diary")
+    assert predict(folder, table)[0] == 0
+    assert [r["prediction"] for r in predictions(tmp_path / "predictions.csv")] == ["1", "0"]
+    write_table(table, ["Oslo,150"], "town,income")
+    refused(predict(folder, table), "2 columns", "the 3 of the array")

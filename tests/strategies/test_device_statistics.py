@@ -165,8 +165,17 @@ def test_without_noise_the_statistics_are_those_of_one_process(federation):
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_every_device_is_charged_for_each_question_before_its_noise(federation):
+def test_every_device_is_charged_for_each_question_before_its_noise(federation, monkeypatch):
+    own, answers = Question.answer, []
+
+    def spy(self, of, noise=None):
+        answers.append(None)
+        assert sum(len(federation.charged(n)) for n in range(CLIENTS)) == len(answers)
+        return own(self, of, noise)
+
+    monkeypatch.setattr(Question, "answer", spy)
     asked = federation.ask()
+    assert len(answers) == 3 * CLIENTS
     record = asked.config.dp.record
     event = SampledGaussian(record.statistics_noise_multiplier, 1.0, 1)
     assert record.statistics_releases == asked.preprocessor.releases == 3
