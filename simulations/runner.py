@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.artifacts import GetKey
     from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
@@ -99,19 +100,21 @@ def simulate(
     return path
 
 
-def resume(path: Path, debug: bool = False) -> Path:
+def resume(path: Path, debug: bool = False, key: "GetKey | None" = None) -> Path:
     """Go on with a simulated run that was ended, with its own configuration and ledgers.
 
     Args:
         path: the run's folder.
         debug: let Flower and Ray log.
+        key: called for the key of a recipient, if the run's model is encrypted.
 
     Returns:
         The run's folder.
 
     Raises:
         CheckpointError: the run cannot go on.
-        ConfigError: it ran on real devices; or its preprocessor is encrypted.
+        ConfigError: it ran on real devices.
+        EnvelopeError: the key is another's, or an envelope was altered.
         DataError: its data cannot be used.
         LedgerError: its ledger cannot be trusted.
         OutputError: the run's folder cannot be written.
@@ -123,12 +126,12 @@ def resume(path: Path, debug: bool = False) -> Path:
     from strategies.preparation import prepare_again
     from strategies.server_app import ROSTER, ledgers_of, observers
 
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER in checkpoints.settings:
             raise ConfigError(f"{path}: a run on devices: go on with `lepton server resume`")
         config = checkpoints.config
         ledgers = ledgers_of(checkpoints)
-        data = prepare_again(config, path)
+        data = prepare_again(config, path, key)
         folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
         run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
     return path
@@ -213,7 +216,9 @@ def in_engine(
             failures.append(error)
 
     with _quiet(debug):
-        _run(server_app, client_app, clients, stop, debug)
+        with contextlib.nullcontext() if debug else silent_stderr():
+            import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
+        run_on_engine(server_app, client_app, clients, stop, debug)
     if failures:
         raise failures[0]
     if not ended.is_set():
@@ -225,12 +230,22 @@ def _quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _run(
-    server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
+def run_on_engine(
+    server_app: object,
+    client_app: object,
+    clients: int,
+    stop: threading.Event,
+    debug: bool = False,
 ) -> None:
-    """Start the engine, and end it with every process it started."""
-    with contextlib.nullcontext() if debug else silent_stderr():
-        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
+    """Start the engine, and end it with every process it started.
+
+    Args:
+        server_app: a ServerApp of Flower's.
+        client_app: a ClientApp.
+        clients: number of simulated nodes.
+        stop: set by Ctrl-C and SIGTERM; a second one ends the engine at once.
+        debug: let Flower and Ray log.
+    """
     import ray
     from flwr.simulation import run_simulation
 

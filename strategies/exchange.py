@@ -12,6 +12,7 @@ from lepton_flwr.errors import LeptonError
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
+PAUSE_GROWTH = 1.25  # a pause is about a fifth of the time that nothing has come
 
 # Called with the number of replies so far and the nodes that have not answered.
 Progress = Callable[[int, Sequence[int]], None]
@@ -102,6 +103,6 @@ def exchange(
         if not pending or time.monotonic() - start > allowed:
             break
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE)
     if missing is not None and (late := [*pending.values(), *unsent]):
         missing(late)

@@ -13,6 +13,7 @@ from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenario import Tabular
 from lepton_flwr.data.scenarios import csv, get
 from lepton_flwr.data.scenarios.csv import class_text
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.artifacts import GetKey, find_model, read_model, read_preprocessor
 from lepton_flwr.training.predictions import predict_logits, probabilities
@@ -70,12 +71,7 @@ class SavedRun:
         Raises:
             DataError: it is no such file.
         """
-        spec = self.config.table
-        if spec is None or self.preprocessor is None:
-            return csv.read(path, {self.table.label})
-        # As devices read theirs: value by value, so that "007" is no number among categories.
-        table, answers = csv_rows.read_file(path, self.preprocessor.schema, spec.label)
-        return {**table, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+        return read_rows(path, self.config, self.table, self.preprocessor)
 
     def probabilities(self, table: Any, unseen: str = "error") -> np.ndarray:
         """Probability of each class, float64 (n, classes), for a table's n rows.
@@ -88,6 +84,18 @@ class SavedRun:
             DataError: a column is missing or cannot be used.
         """
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
+
+
+def read_rows(
+    path: Path, config: RunConfig, table: Tabular, preprocessor: Preprocessor | None
+) -> Any:
+    """Read a CSV file as the tables of a run were read; see `SavedRun.read`."""
+    spec = config.table
+    if spec is None or preprocessor is None:
+        return csv.read(path, {table.label})
+    # As devices read theirs: value by value, so that "007" is no number among categories.
+    rows, answers = csv_rows.read_file(path, preprocessor.schema, spec.label)
+    return {**rows, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
 
 
 def preprocessor_of(
@@ -107,6 +115,7 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
             f"a run of scenario {config.scenario} that left no {PREPROCESSOR_FILE}: expected one "
             "of a table"
         )
+    spec = TableSpec.of(config.table) if config.table is not None else None
     label, classes = config.model.label, config.model.classes
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -124,5 +133,5 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
         lambda rows, unseen: preprocessor.transform(rows, unseen=unseen),
         label,
         classes,
-        answers,
+        spec.answers if spec is not None else answers,
     )

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3000)]
 EXCHANGES = ("keys", "shares", "train", "attest", "reveal")
 # What is killed: everything that belongs to `lepton server run`, or one program of it.
 WHOLE, SUPERVISOR = "", "lepton_flwr.cli server run"
-PARTS = (SUPERVISOR, "flower-superlink", "flwr-serverapp")
+PARTS = ("flower-superlink", "flwr-serverapp", SUPERVISOR)
 LOST = "the server ended during this round"
 
 
@@ -35,9 +35,9 @@ def test_a_server_killed_in_an_exchange_goes_on_with_the_next_round(make_stage):
     stage = make_stage(4)
     stage.start_server()
     stage.start_devices()
-    stage.hold(stage.devices[0], EXCHANGES[0])
+    kills = [("train", part) for part in PARTS] + [(exchange, WHOLE) for exchange in EXCHANGES]
+    stage.hold(stage.devices[0], kills[0][0])
     process, run = stage.train(PATIENT, rounds=100)
-    kills = [(exchange, WHOLE) for exchange in EXCHANGES] + [("train", part) for part in PARTS]
     kept = None
     for number, (exchange, program) in enumerate(kills, 1):
         kill_in(stage, run, process, number, exchange, program)
