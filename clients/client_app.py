@@ -15,18 +15,21 @@ from flwr.clientapp import ClientApp
 
 from clients.policy_mod import policy_mod
 from clients.secagg_mod import SESSION, SecureAggregationMod
-from clients.spending import charged, of_update
+from clients.spending import charged, of_update, reserved
 from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.data import wire
 from lepton_flwr.device import Device
 from lepton_flwr.errors import DataError
 from lepton_flwr.inference.ballot import BALLOTS, QUERIES, VOTE, Question
 from lepton_flwr.inference.ballot import cast as cast_ballots
+from lepton_flwr.privacy.events import Unbounded
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.secagg.errors import MessageError
 from lepton_flwr.secagg.floors import ClientFloors
-from lepton_flwr.secagg.wire import NUM_EXAMPLES
+from lepton_flwr.secagg.wire import NUM_EXAMPLES, STATISTICS
 
 if TYPE_CHECKING:
+    from lepton_flwr.data.federated import ClientData
     from lepton_flwr.training.task import Task
 
 ARRAYS = "arrays"
@@ -70,12 +73,41 @@ def train(message: Message, context: Context) -> Message:
     with charged(device, context, task, [of_update(noise, clip)]):
         from clients import keras_task
 
-        data = device.data()
+        data = _rows(device, config)
         weights = keras_task.train(task, _weights(message), data, server_round)
         metrics = MetricRecord({NUM_EXAMPLES: len(data.y_train)})
         return Message(
             RecordDict({ARRAYS: ArrayRecord(weights), "metrics": metrics}), reply_to=message
         )
+
+
+@app.query(STATISTICS)
+def statistics(message: Message, context: Context) -> Message:
+    """Answer one question about this device's raw table, with noise; the mod hides the answer.
+
+    **Guarantee**: the answer is charged to the ledger before any noise is drawn; every answer is,
+    also to a question that was asked before.
+    """
+    from lepton_flwr.data.preprocessing import asked
+    from lepton_flwr.data.preprocessing.whole import WholeNumbers
+
+    device = Device.from_node_config(context.node_config, context.run_id)
+    config = message.content.config_records.get(CONFIG, {})
+    asked_of = wire.spec_of(config)
+    table = device.table
+    device.spec.check_run(asked_of)
+    question = asked.from_json(_text(config, wire.QUESTION), device.spec.schema)
+    clients = message.content.config_records.get(SESSION, {}).get("num-clients")
+    if not isinstance(clients, int):
+        raise MessageError("num-clients: expected a whole number")
+    coding = WholeNumbers(question.size, question.bound, clients)
+    event = question.event
+    with reserved(device, context, question.noise_multiplier, event, [Unbounded()]):
+        answer = question.answer(table.train)
+    limbs = {name: values.tolist() for name, values in coding.limbs_of(answer).items()}
+    return Message(
+        RecordDict({"metrics": MetricRecord({**limbs, NUM_EXAMPLES: 1})}), reply_to=message
+    )
 
 
 @app.evaluate()
@@ -85,7 +117,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     device = Device.from_node_config(context.node_config, context.run_id)
     task = _task(message)
-    data = device.data()
+    data = _rows(device, message.content.config_records.get(CONFIG, {}))
     if len(data.y_test) == 0:
         raise DataError("this device holds out no rows: expected at least one to evaluate")
     counts = keras_task.evaluate(task, _weights(message), data)
@@ -116,11 +148,28 @@ def vote(message: Message, context: Context) -> Message:
     with charged(device, context, task, question.events(len(queries))):
         from clients import keras_task
 
-        data = device.data()
+        data = _rows(device, message.content.config_records.get(CONFIG, {}))
         weights = keras_task.train(task, _weights(message), data, 0)
         part = cast_ballots(partial(keras_task.probabilities, task, weights), queries, question)
     metrics = MetricRecord({BALLOTS: part.reshape(-1).tolist(), NUM_EXAMPLES: 1})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _rows(device: Device, config: Mapping[str, Any]) -> "ClientData":
+    """Its features: those that it has, or those that the run's statistics make of its table."""
+    if wire.PREPROCESSOR not in config:
+        return device.data()
+    asked_of, preprocessor = wire.spec_of(config), wire.preprocessor_of(config)
+    _ = device.table
+    device.spec.check_run(asked_of)
+    return device.features(preprocessor)
+
+
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise MessageError(f"{key}: expected text")
+    return value
 
 
 def _number(record: Mapping[str, Any], key: str) -> float:

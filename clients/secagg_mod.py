@@ -49,6 +49,7 @@ from lepton_flwr.secagg.wire import (
     UNCLIPPED,
     UPDATE,
     Exchange,
+    purpose_of,
 )
 
 LAST_NUMBER = "last-number"
@@ -104,7 +105,7 @@ class SecureAggregationMod:
         if exchange == Exchange.KEYS:
             return _reply(message, self._open_session(message, fields, participant, store))
         session = store.load(participant)
-        purpose = message.metadata.message_type.partition(".")[0]
+        purpose = purpose_of(message.metadata.message_type)
         if purpose != session.config.purpose:
             raise OrderError(f"a {purpose} message in a session to {session.config.purpose}")
         if exchange == Exchange.WORK:

@@ -8,9 +8,9 @@ from flwr.app import ConfigRecord, Context
 
 from lepton_flwr.device import WHOLE, Device
 from lepton_flwr.errors import PolicyError
-from lepton_flwr.privacy.chain import LedgerRolledBackError
 from lepton_flwr.privacy.events import Event, SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
+from lepton_flwr.privacy.ledger_errors import LedgerRolledBackError
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.secagg.errors import MessageError
 
@@ -24,7 +24,27 @@ LEDGER = "lepton-ledger"
 def charged(
     device: Device, context: Context, task: "Task", for_client: Sequence[Event]
 ) -> Iterator[None]:
-    """Reserve a round's releases before the body runs, and commit them when it ends well.
+    """Charge a round of training, as `reserved` does; see there for what is raised.
+
+    Args:
+        device: whose ledger and policy.
+        context: Flower's, of this node and run.
+        task: what is asked.
+        for_client: releases of this device as a whole, as the server says that it noises them.
+    """
+    with reserved(device, context, task.noise_multiplier, _record(task), for_client):
+        yield
+
+
+@contextmanager
+def reserved(
+    device: Device,
+    context: Context,
+    noise_multiplier: float,
+    for_record: Event,
+    for_client: Sequence[Event],
+) -> Iterator[None]:
+    """Reserve releases before the body runs, and commit them when it ends well.
 
     A body that fails stays charged. The ledger's head is remembered in Flower's context too, so
     that a ledger deleted or put back while a run goes on is noticed whatever its files say.
@@ -32,24 +52,25 @@ def charged(
     Args:
         device: whose ledger and policy.
         context: Flower's, of this node and run.
-        task: what is asked.
-        for_client: releases of this device as a whole, as the server says that it noises them.
+        noise_multiplier: that hides a record; the policy has a floor for it.
+        for_record: what is released of each record.
+        for_client: releases of this device as a whole.
 
     Raises:
-        PolicyError: the policy does not allow the task.
+        PolicyError: the policy asks for more noise.
         BudgetError: a limit of the policy would be exceeded.
         LedgerError: the ledger cannot be trusted.
     """
     policy = device.policy
-    if task.noise_multiplier < policy.min_record_noise_multiplier:
+    if noise_multiplier < policy.min_record_noise_multiplier:
         raise PolicyError(
-            f"noise_multiplier={task.noise_multiplier:g}: this device's policy asks for at least "
+            f"noise_multiplier={noise_multiplier:g}: this device's policy asks for at least "
             f"{policy.min_record_noise_multiplier:g}"
         )
     with device.ledger() as ledger:
         _check_memory(ledger, context)
         charges = [
-            Charge(Unit.RECORD, ledger.dataset(device.data_digest()), _record(task)),
+            Charge(Unit.RECORD, ledger.dataset(device.data_digest()), for_record),
             *(Charge(Unit.CLIENT, WHOLE, event) for event in for_client),
         ]
         number = ledger.reserve(charges, policy.spending.limits, f"run {context.run_id}")

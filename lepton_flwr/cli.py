@@ -18,6 +18,7 @@ from lepton_flwr.commands import (
     encryption,
     federation,
     keys,
+    poll,
     predict,
     secagg,
     server,
@@ -36,6 +37,7 @@ app.command()(simulate.simulate)
 app.command()(simulate.scenarios)
 app.command()(watch.watch)
 app.command()(predict.predict)
+app.command()(poll.poll)
 app.add_typer(federation.app, name="federation")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secagg.app, name="secagg")

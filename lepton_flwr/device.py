@@ -4,7 +4,9 @@ Nothing here ever comes from the server. A folder holds `identity.pem` and `iden
 signing key and its certificate), `roster.pem` (the certificate of the authority whose devices it
 accepts), `revoked.crl` (whom that authority has revoked), `policy.toml` (what a server may ask) and
 `data.npz`, or in its place `data.npz.lepton` (the same, encrypted) with `data.key` (what opens
-it). Where statistics of all devices shaped the features, `records.sha256` names the records.
+it). A device that brings its table as it is has `data.csv`, or `data.csv.lepton` with `data.key`,
+and `schema.toml` (what its columns are) in their place. Where statistics of all devices shaped the
+features, `records.sha256` names the records.
 Anything missing, malformed or open to changes by other users is refused. Its ledger, `ledger.db`,
 is made when it first trains; `revoked.seen` holds the numbers of the newest revocation
 lists that it has seen.
@@ -18,6 +20,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +30,7 @@ from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.crypto.revocation_rules import RevocationRules
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError, DataError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
@@ -34,16 +38,22 @@ from lepton_flwr.secagg.floors import ClientFloors
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
+    from lepton_flwr.data.preprocessing import Preprocessor
+    from lepton_flwr.data.table_spec import TableSpec
+    from lepton_flwr.data.tables import ClientTables
 
 FOLDER_KEY = "lepton-device"
 PARTITION_KEY = "partition-id"
 POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
 SEALED_FILE = "data.npz.lepton"
+TABLE_FILE = "data.csv"
+SEALED_TABLE_FILE = "data.csv.lepton"
 DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
+LARGEST_FEATURES = 2**28  # numbers that one device makes of its table
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
-ACTIONS = ("train", "evaluate")
+ACTIONS = ("train", "evaluate", "query.statistics")
 # Beyond those, what a policy may allow by name.
 OTHER_ACTIONS = ("evaluate.vote",)
 
@@ -243,6 +253,8 @@ class Device:
             EnvelopeError: encrypted data was altered, or is not for this device's key.
             KeyFileError: the key of encrypted data is missing or open to other users.
         """
+        if self.has_table:
+            return self.table.records
         from lepton_flwr.data.sealed import rows_digest
 
         named = self.folder / RECORDS_FILE
@@ -263,17 +275,99 @@ class Device:
         except ValueError:
             raise DataError(f"{RECORDS_FILE}: expected 64 hexadecimal digits") from None
 
+    @property
+    def has_table(self) -> bool:
+        """Whether it brings a raw table in place of features."""
+        return any(
+            os.path.lexists(self.folder / name)
+            for name in (TABLE_FILE, SEALED_TABLE_FILE, SCHEMA_FILE)
+        )
+
+    @cached_property
+    def spec(self) -> "TableSpec":
+        """What its raw table holds, by its own `schema.toml`.
+
+        Raises:
+            ConfigError: the file is missing or malformed.
+            PolicyError: other users could change it.
+        """
+        from lepton_flwr.data.table_spec import TableSpec
+
+        check_trusted(self.folder / SCHEMA_FILE)
+        return TableSpec.read(self.folder / SCHEMA_FILE)
+
+    @cached_property
+    def table(self) -> "ClientTables":
+        """Its raw table: the records to train on, and those that it holds out; read once.
+
+        Raises:
+            ConfigError: as `spec`.
+            DataError: there is no table, one that is not what `schema.toml` says, features beside
+                it, or fewer than two rows.
+            EnvelopeError: an encrypted table was altered, or is not for this device's key.
+            KeyFileError: the key of an encrypted table is missing or open to other users.
+        """
+        from lepton_flwr.crypto.encrypted_file import FILE_PURPOSE
+        from lepton_flwr.crypto.envelope import unseal
+        from lepton_flwr.data import csv_rows
+        from lepton_flwr.data.tables import device_tables
+
+        if not self.has_table:
+            raise DataError(
+                f"{self.data_file.name}: features: expected a raw table, {TABLE_FILE}, with "
+                f"{SCHEMA_FILE}"
+            )
+        if os.path.lexists(self.data_file):
+            raise DataError(
+                f"{self.data_file.name} beside {SCHEMA_FILE} or {TABLE_FILE}: expected features or "
+                "a raw table: remove one of them"
+            )
+        path = self.table_file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        if path.name == SEALED_TABLE_FILE:
+            content = unseal(content, self._data_key(), purpose=FILE_PURPOSE)
+        table, texts = csv_rows.read(content, self.spec.schema, self.spec.label, str(path))
+        if not texts:
+            raise DataError(f"{path}: no column {self.spec.label!r}: expected the label's")
+        return device_tables(table, self.spec.answers(texts), self.spec, self.folder.name)
+
+    def features(self, preprocessor: "Preprocessor") -> "ClientData":
+        """Features of its raw table, by statistics that its run has brought.
+
+        **Guarantee**: a row's features depend on that row and the preprocessor alone, whoever made
+        that.
+
+        Raises:
+            DataError: there is no such table, or the preprocessor does not fit it.
+        """
+        table = self.table
+        rows = len(table.y_train) + len(table.y_test)
+        if rows * len(preprocessor.feature_names) > LARGEST_FEATURES:
+            raise DataError(
+                f"{rows} rows of {len(preprocessor.feature_names)} features: expected at most "
+                f"{LARGEST_FEATURES:,} numbers"
+            )
+        return table.features(preprocessor)
+
     def data(self) -> "ClientData":
         """Read the device's data.
 
         Raises:
-            DataError: the file is missing or malformed.
+            DataError: the file is missing or malformed, or it is a raw table.
             EnvelopeError: encrypted data was altered, or is not for this device's key.
             KeyFileError: the key of encrypted data is missing or open to other users.
         """
         from lepton_flwr.data.federated import ClientData
         from lepton_flwr.data.sealed import open_rows
 
+        if self.has_table:
+            raise DataError(
+                f"a raw table ({TABLE_FILE}): expected a run that brings the statistics of all "
+                "devices, as `lepton server train --schema` does"
+            )
         path = self.data_file
         if path.name == SEALED_FILE:
             return open_rows(path.read_bytes(), self._data_key())
@@ -287,6 +381,12 @@ class Device:
         """The file of its rows: `data.npz.lepton` if that is there, else `data.npz`."""
         sealed = self.folder / SEALED_FILE
         return sealed if os.path.lexists(sealed) else self.folder / DATA_FILE
+
+    @property
+    def table_file(self) -> Path:
+        """The file of its raw table: `data.csv.lepton` if that is there, else `data.csv`."""
+        sealed = self.folder / SEALED_TABLE_FILE
+        return sealed if os.path.lexists(sealed) else self.folder / TABLE_FILE
 
 
 def find(node_config: Mapping[str, Any], run_id: int) -> Path:

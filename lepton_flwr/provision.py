@@ -2,6 +2,7 @@
 
 import contextlib
 import hmac
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from lepton_flwr.crypto.revocation import LIST_FILE
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.sealed import SealedClient
 from lepton_flwr.device import (
+    ACTIONS,
     DATA_FILE,
     DATA_KEY_FILE,
     POLICY_FILE,
@@ -29,7 +31,7 @@ from lepton_flwr.device import (
     node_folder,
 )
 from lepton_flwr.errors import OutputError, PolicyError
-from lepton_flwr.privacy.chain import LedgerCorruptError, LedgerMissingError
+from lepton_flwr.privacy.ledger_errors import LedgerCorruptError, LedgerMissingError
 from lepton_flwr.privacy.policy import PrivacyPolicy
 
 SALT_FILE, SALT_BYTES = "salt", 32
@@ -42,6 +44,7 @@ def provision(
     min_survivors: int,
     spending: PrivacyPolicy | None = None,
     ledgers: Path | None = None,
+    actions: Sequence[str] = ACTIONS,
 ) -> list[Path]:
     """Make device folders that trust each other, on one machine.
 
@@ -55,6 +58,7 @@ def provision(
         spending: likewise, of what the data may be spent on.
         ledgers: a folder for the devices' ledgers, made if missing; each is named by its data, so
             that the same data finds its ledger again. None keeps them in the devices' folders.
+        actions: what every device's policy allows.
 
     Returns:
         The folders `root/node-0000`, ... in the order of `data`.
@@ -62,11 +66,11 @@ def provision(
     Raises:
         PolicyError: `root` exists and is not empty, or other users could change it.
         OutputError: a folder or file cannot be made.
-        ConfigError: `min_survivors` is below 2.
+        ConfigError: `min_survivors` is below 2, or an action is unknown.
         EnvelopeError: encrypted data cannot be opened by its key.
         LedgerError: as in `ledger_files`.
     """
-    policy = Policy(min_survivors)
+    policy = Policy(min_survivors, actions=actions)
     spending = PrivacyPolicy() if spending is None else spending
     files: list[Path] = []
     if ledgers is not None:
@@ -92,7 +96,10 @@ def provision(
             if rows.records:
                 write_private(folder / RECORDS_FILE, rows.records.hex().encode())
             own = replace(spending, ledger=str(files[number])) if files else spending
-            text = f"min_survivors = {policy.min_survivors}\n{own.to_toml()}"
+            text = (
+                f"min_survivors = {policy.min_survivors}\n"
+                f"actions = {json.dumps(list(policy.actions))}\n{own.to_toml()}"
+            )
             write_private(folder / POLICY_FILE, text.encode())
             folders.append(folder)
     except OutputError:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,8 +17,12 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import ConfigError, LeptonError
 
 if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
+
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.artifacts import GetKey
     from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
@@ -97,19 +101,21 @@ def simulate(
     return path
 
 
-def resume(path: Path, debug: bool = False) -> Path:
+def resume(path: Path, debug: bool = False, key: "GetKey | None" = None) -> Path:
     """Go on with a simulated run that was ended, with its own configuration and ledgers.
 
     Args:
         path: the run's folder.
         debug: let Flower and Ray log.
+        key: called for the key of a recipient, if the run's model is encrypted.
 
     Returns:
         The run's folder.
 
     Raises:
         CheckpointError: the run cannot go on.
-        ConfigError: it ran on real devices; or its preprocessor is encrypted.
+        ConfigError: it ran on real devices.
+        EnvelopeError: the key is another's, or an envelope was altered.
         DataError: its data cannot be used.
         LedgerError: its ledger cannot be trusted.
         OutputError: the run's folder cannot be written.
@@ -121,12 +127,12 @@ def resume(path: Path, debug: bool = False) -> Path:
     from strategies.preparation import prepare_again
     from strategies.server_app import ROSTER, ledgers_of, observers
 
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER in checkpoints.settings:
             raise ConfigError(f"{path}: a run on devices: go on with `lepton server resume`")
         config = checkpoints.config
         ledgers = ledgers_of(checkpoints)
-        data = prepare_again(config, path)
+        data = prepare_again(config, path, key)
         folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
         run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
     return path
@@ -163,48 +169,60 @@ def run(
         RunInterrupted: Ctrl-C; the finished rounds are kept.
     """
     _quiet_environment()
-    from flwr.app import Context
-    from flwr.serverapp import Grid, ServerApp
-
-    from clients.client_app import app as client_app
     from lepton_flwr.runs.folder import RunInterrupted
     from strategies.exchange import RunInterruptedError
     from strategies.server_app import serve
+
+    def work(grid: "Grid", run_id: int, stop: threading.Event) -> None:
+        serve(grid, run_id, config, data, observer, ledgers, stop, name, origin, checkpoints)
+
+    try:
+        in_engine(work, len(data.clients), debug)
+    except RunInterruptedError:
+        raise RunInterrupted(folder.path) from None
+    except BaseException:
+        folder.discard_unused()
+        raise
+
+
+def in_engine(
+    work: Callable[["Grid", int, threading.Event], None],
+    clients: int,
+    debug: bool = False,
+    client_app: "ClientApp | None" = None,
+) -> None:
+    """Do a server's work among simulated clients, on an engine that exists for as long.
+
+    Args:
+        work: takes Flower's grid, the run's number, and what Ctrl-C sets.
+        clients: number of clients.
+        debug: let Flower and Ray log.
+        client_app: what the clients run; None is the real one.
+
+    Raises:
+        LeptonError: the engine ended before the work did. What the work raises goes on.
+    """
+    _quiet_environment()
+    from flwr.app import Context
+    from flwr.serverapp import ServerApp
+
+    from clients.client_app import app
 
     server_app = ServerApp()
     stop, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     @server_app.main()
-    def main(grid: Grid, context: Context) -> None:
+    def main(grid: "Grid", context: Context) -> None:
         try:
-            serve(
-                grid,
-                context.run_id,
-                config,
-                data,
-                observer,
-                ledgers,
-                stop,
-                name,
-                origin,
-                checkpoints,
-            )
+            work(grid, context.run_id, stop)
             ended.set()
         except BaseException as error:
             failures.append(error)
 
-    try:
-        with _quiet(debug):
-            with contextlib.nullcontext() if debug else silent_stderr():
-                import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
-            run_on_engine(server_app, client_app, len(data.clients), stop, debug)
-    except BaseException:
-        folder.discard_unused()
-        raise
+    with _quiet(debug):
+        _run(server_app, client_app or app, clients, stop, debug)
     if failures:
-        if isinstance(failures[0], RunInterruptedError):
-            raise RunInterrupted(folder.path) from None
         raise failures[0]
     if not ended.is_set():
         raise LeptonError("the simulation engine ended before the run did; --debug shows its log")
@@ -215,22 +233,12 @@ def _quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def run_on_engine(
-    server_app: object,
-    client_app: object,
-    clients: int,
-    stop: threading.Event,
-    debug: bool = False,
+def _run(
+    server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
 ) -> None:
-    """Start the engine, and end it with every process it started.
-
-    Args:
-        server_app: a ServerApp of Flower's.
-        client_app: a ClientApp.
-        clients: number of simulated nodes.
-        stop: set by Ctrl-C and SIGTERM; a second one ends the engine at once.
-        debug: let Flower and Ray log.
-    """
+    """Start the engine, and end it with every process it started."""
+    with contextlib.nullcontext() if debug else silent_stderr():
+        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
     import ray
     from flwr.simulation import run_simulation
 

@@ -12,14 +12,23 @@ from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian, Unit
 from lepton_flwr.privacy.budget import PrivacyStatement
-from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
+from lepton_flwr.privacy.ledger_errors import LedgerMissingError, LedgerRolledBackError
 
 LEDGER_FILE = "server.db"
 _POPULATION = "lepton/ledger/population/v1"
 # The records of all devices that a server ever trained on. A setting of a run, who takes part in it
 # and the roster all change while the records stay: none of them is in the name.
 DEVICES_POPULATION = digest(_POPULATION, field("devices"))
+
+
+def population_of(config: RunConfig) -> bytes:
+    """A name of the records that a scenario and its settings determine, 32 bytes.
+
+    The same data, held by the same number of clients, is the same population.
+    """
+    text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
+    return digest(_POPULATION, text)
 
 
 def statistics_event(config: RunConfig) -> SampledGaussian | None:
@@ -71,10 +80,7 @@ class Budgets:
         self._run = run
         self._statistics = statistics_event(config)
         self._releases = config.dp.record.statistics_releases
-        if population is None:
-            # The same data, held by the same number of clients, is the same population.
-            text = field(f"{config.scenario} {config.clients} {config.seed} {config.data}")
-            population = digest(_POPULATION, text)
+        population = population_of(config) if population is None else population
         self._dataset = ledger.dataset(population)
         self._reserved: int | None = None
         # Rounds of this run that servers before this one have charged.

@@ -1,6 +1,7 @@
 """A whole run on the server: noise calibrated, clients awaited, rounds driven, budgets kept."""
 
 import contextlib
+import itertools
 import secrets
 import threading
 import time
@@ -21,6 +22,9 @@ from flwr.serverapp.strategy import (
 
 from lepton_flwr.config import RunConfig, TrainConfig
 from lepton_flwr.crypto.stream import StreamCipher
+from lepton_flwr.data import wire
+from lepton_flwr.data.preprocessing import Preprocessor
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import FederationError
 from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, calibrate
 from lepton_flwr.privacy.adaptive import AdaptiveClip
@@ -72,6 +76,9 @@ class Federation:
         origin: what the records are, where the scenario does not say it.
         checkpoints: the run's; if they hold one, the run goes on from it. None keeps none.
         renew: brings `members` up to date; see `SecureGrid`.
+        preprocessor: what makes features of the devices' raw tables; None where they have features.
+        sessions_before: numbers of sessions, from 1, that statistics have used up in this run of
+            Flower's.
     """
 
     config: RunConfig
@@ -83,6 +90,8 @@ class Federation:
     origin: Origin | None = None
     checkpoints: Checkpoints | None = None
     renew: Callable[[], None] | None = None
+    preprocessor: Preprocessor | None = None
+    sessions_before: int = 0
 
 
 def federate(
@@ -142,6 +151,8 @@ class _Server:
         self._clip = config.dp.client.l2_norm_clip
         self._rounds = Rounds(observer, budgets, latest.records if latest else ())
         self._seconds = latest.seconds if latest else 0.0
+        numbers = self._checkpoints.next_number if self._checkpoints else None
+        self._next_number = numbers or itertools.count(1).__next__
         self._began = time.monotonic()
         if latest:
             self._weights = list(latest.weights)
@@ -182,7 +193,7 @@ class _Server:
             self._save()
             self._lose_unfinished()
             if len(self._rounds.records) < config.rounds:
-                _await_nodes(self._grid, config.clients or 0, self._stop)
+                await_nodes(self._grid, config.clients or 0, self._stop)
                 self._train()
             reason = "finished"
         except RunInterruptedError:
@@ -211,9 +222,10 @@ class _Server:
         )
         task = ConfigRecord(
             {
-                "task": _task(config, self._federation.model).to_json(),
+                "task": task_of(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
+                **table_fields(config, self._federation.preprocessor),
             }
         )
         strategy.start(
@@ -235,10 +247,13 @@ class _Server:
             before_train=self._rounds.charge,
             on_session=self._rounds.session,
             watcher=self._rounds,
-            numbers=self._checkpoints.next_number if self._checkpoints else None,
+            numbers=self._number,
             stop=self._stop,
         )
         return self._secured
+
+    def _number(self) -> int:
+        return self._federation.sessions_before + self._next_number()
 
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> None:
         if server_round:
@@ -264,6 +279,14 @@ class _Server:
                 seconds=self._seconds + time.monotonic() - self._began,
             )
         )
+
+
+def table_fields(config: RunConfig, preprocessor: Preprocessor | None) -> dict[str, str]:
+    """What makes features of raw tables: it travels with all work, for who missed the rest."""
+    if preprocessor is None or config.table is None:
+        return {}
+    fields = wire.spec_fields(TableSpec.of(config.table))
+    return {**fields, wire.PREPROCESSOR: preprocessor.to_json()}
 
 
 def with_floor(config: RunConfig) -> RunConfig:
@@ -342,7 +365,8 @@ def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> Secur
     )
 
 
-def _task(config: RunConfig, model: ModelSpec) -> Task:
+def task_of(config: RunConfig, model: ModelSpec) -> Task:
+    """What a client is asked to train in one round."""
     train, record = config.train, config.dp.record
     return Task(
         model=model,
@@ -376,7 +400,13 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def _await_nodes(grid: Grid, clients: int, stop: threading.Event | None) -> None:
+def await_nodes(grid: Grid, clients: int, stop: threading.Event | None = None) -> None:
+    """Wait for so many nodes.
+
+    Raises:
+        FederationError: fewer came within `NODES_TIMEOUT`.
+        RunInterruptedError: `stop` was set.
+    """
     deadline = time.monotonic() + NODES_TIMEOUT
     while (count := len(list(grid.get_node_ids()))) < clients:
         if stop is not None and stop.is_set():

@@ -10,7 +10,14 @@ from pathlib import Path
 from lepton_flwr.config import ModelConfig, RunConfig
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor, fit
+from lepton_flwr.data.preprocessing import (
+    PREPROCESSOR_FILE,
+    Options,
+    Preprocessor,
+    TableSchema,
+    fit,
+)
+from lepton_flwr.data.preprocessing.fit import Ask
 from lepton_flwr.data.preprocessing.in_process import Charge as ChargeParticipant
 from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.data.preprocessing.questions import Question
@@ -22,7 +29,12 @@ from lepton_flwr.privacy.events import Event, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.provision import ledger_files
-from lepton_flwr.runs.artifacts import read_preprocessor, recipients_of, write_preprocessor
+from lepton_flwr.runs.artifacts import (
+    GetKey,
+    read_preprocessor,
+    recipients_of,
+    write_preprocessor,
+)
 from strategies.budgets import Budgets
 from strategies.federate import with_floor, with_noise, with_statistics
 
@@ -88,21 +100,23 @@ def prepare(
         raise
 
 
-def prepare_again(config: RunConfig, folder: Path) -> FederatedData:
+def prepare_again(config: RunConfig, folder: Path, key: GetKey | None = None) -> FederatedData:
     """The data of a run that goes on; its statistics are those that were charged when it began.
 
     Args:
         config: as `prepare` filled it in.
         folder: the run's, with the preprocessor if there is one.
+        key: called for the key of one of its recipients, if it is encrypted.
 
     Raises:
-        ConfigError: the preprocessor is encrypted: only its recipients can go on.
+        ConfigError: it is encrypted, and there is no key.
+        EnvelopeError: the key is another's, or the envelope was altered.
         DataError: the data or the preprocessor cannot be used.
     """
     loaded = scenarios.get(config.scenario).load(config)
     if isinstance(loaded, FederatedData):
         return loaded
-    preprocessor = read_preprocessor(folder, None)
+    preprocessor = read_preprocessor(folder, key)
     if preprocessor is None:
         raise DataError(
             f"{folder}: no {PREPROCESSOR_FILE}: restore it: fitting it again would spend again"
@@ -136,19 +150,47 @@ def ask_statistics(
         _devices(config, tables, ledgers / DEVICES, run) as charge,
     ):
         budgets.check_statistics()
-        participants = InProcess(tables.tables, charge, progress)
-
-        def ask(question: Question) -> tuple[list[int], int]:
-            with budgets.statistics():
-                return participants(question)
-
-        return fit(
-            ask,
+        return fit_charged(
+            InProcess(tables.tables, charge, progress),
+            budgets,
+            config,
             tables.schema,
-            noise_multiplier=config.dp.record.statistics_noise_multiplier,
             options=tables.options,
             most_rows=max(len(client.y_train) for client in tables.clients),
         )
+
+
+def fit_charged(
+    participants: Ask,
+    budgets: Budgets,
+    config: RunConfig,
+    schema: TableSchema,
+    *,
+    options: Options,
+    most_rows: int,
+) -> Preprocessor:
+    """Fit a preprocessor by questions, each of which the server's ledger is charged for first.
+
+    Args:
+        participants: answer a question, wherever they are.
+        budgets: the server's.
+        config: the run; `with_statistics` has filled in the noise.
+        schema: names and kinds of the columns.
+        options: what is fitted.
+        most_rows: no participant has more records.
+    """
+
+    def ask(question: Question) -> tuple[list[int], int]:
+        with budgets.statistics():
+            return participants(question)
+
+    return fit(
+        ask,
+        schema,
+        noise_multiplier=config.dp.record.statistics_noise_multiplier,
+        options=options,
+        most_rows=most_rows,
+    )
 
 
 def with_data(config: RunConfig, data: FederatedData | SealedData) -> RunConfig:

@@ -7,7 +7,6 @@ any strategy that is linear in the clients' replies works on it unchanged.
 import itertools
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,9 @@ from lepton_flwr.secagg.graph import MAX_CLIENTS
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import NUM_EXAMPLES, UNCLIPPED, UPDATE
-from strategies.exchange import Patience, RunInterruptedError
-from strategies.secure_session import SecureSession, SessionReport
+from strategies.exchange import Patience
+from strategies.secure_session import SecureSession, SessionReport, attempts
 from strategies.watcher import Watcher
-
-FIRST_BACKOFF = 1.0  # seconds before the first retry; each further one waits twice as long
 
 
 @dataclass(frozen=True)
@@ -228,35 +225,25 @@ class SecureGrid(Grid):
         """A session that gives a sum, or None; one that asked nobody to work is opened anew."""
         settings = self._settings
         patience = Patience(timeout, settings.straggler_factor, settings.straggler_grace)
-        for attempt in itertools.count(1):
-            config = self._config(messages, purpose)
-            session = SecureSession(
+
+        def open_session() -> SecureSession:
+            return SecureSession(
                 self._grid,
-                config,
+                self._config(messages, purpose),
                 messages,
                 self._members,
                 patience=patience,
                 watcher=self._watcher,
                 stop=self._stop,
             )
-            total = session.run()
-            if total is not None:
-                return config, session.report, total
-            self._finish(session.report, None)
-            # The cohort stays: one that is drawn again until it answers is no Poisson sample.
-            # Nor is a round repeated that clients worked for: that would be one more release.
-            if session.report.worked or attempt > settings.retries:
-                break
-            self._back_off(attempt, session.report.skipped)
-        return None
 
-    def _back_off(self, attempt: int, reason: str) -> None:
-        seconds = FIRST_BACKOFF * 2 ** (attempt - 1)
-        self._watcher.retrying(attempt, seconds, reason)
-        if self._stop is None:
-            time.sleep(seconds)
-        elif self._stop.wait(seconds):
-            raise RunInterruptedError("stopped by the operator")
+        for session, total in attempts(
+            open_session, settings.retries, watcher=self._watcher, stop=self._stop
+        ):
+            if total is not None:
+                return session.config, session.report, total
+            self._finish(session.report, None)
+        return None
 
     def _config(self, messages: list[Message], purpose: str) -> SessionConfig:
         settings, privacy = self._settings, self._settings.client_privacy

@@ -1,9 +1,10 @@
 """One secure sum over Flower messages: the five exchanges, driven from the server."""
 
+import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import WARNING
 from typing import Any
@@ -34,13 +35,15 @@ from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
 from strategies.exchange import Patience, RunInterruptedError, exchange
 from strategies.watcher import Watcher
 
+FIRST_BACKOFF = 1.0  # seconds before the first retry; each further one waits twice as long
+
 
 @dataclass
 class SessionReport:
     """What a session did; nothing in it is about one client's data.
 
     Attributes:
-        purpose: "train" or "evaluate".
+        purpose: "train", "evaluate" or "statistics".
         participants: clients that were asked.
         survivors: clients in the sum; 0 if there is none.
         skipped: why there is no sum, else empty.
@@ -75,6 +78,10 @@ class SecureSession:
         patience: how long each exchange waits; its quorum is set here.
         watcher: hears of replies and failures as they come.
         stop: when set, the session ends with `RunInterruptedError`.
+
+    Attributes:
+        config: the session.
+        report: what it did.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class SecureSession:
         self._nodes = [message.metadata.dst_node_id for message in messages]
         self._content = dict(messages[0].content.items())
         self._server = ServerSession(config, content_digest(self._content), members)
-        self._config = config
+        self.config = config
         self._patience = patience
         self._watcher = watcher or Watcher()
         self._stop = stop
@@ -150,7 +157,7 @@ class SecureSession:
             messages.append(Message(body, node, self._type, ttl=self._patience.timeout))
         total, failed = len(messages), self.report.failures.total()
         self._watcher.waiting(step, 0, total, list(requests))
-        quorum = self._config.enough(min(total, self._config.layout.num_clients))
+        quorum = self.config.enough(min(total, self.config.layout.num_clients))
         for reply in exchange(
             self._grid,
             messages,
@@ -216,6 +223,44 @@ class SecureSession:
 
     def _receive_reveal(self, node: int, reply: Message) -> None:
         self._server.receive_reveal(node, Reveal.from_fields(_fields(reply)))
+
+
+def attempts(
+    open_session: Callable[[], SecureSession],
+    retries: int,
+    *,
+    watcher: Watcher,
+    stop: threading.Event | None,
+) -> Iterator[tuple[SecureSession, np.ndarray | None]]:
+    """Sessions until one gives a sum; one that asked nobody to work is opened anew.
+
+    The cohort stays: one that is drawn again until it answers is no Poisson sample. Nor is a round
+    repeated that clients worked for: that would be one more release.
+
+    Args:
+        open_session: makes the next one.
+        retries: how often one is opened anew, after 1, 2, 4, ... seconds.
+        watcher: hears of each retry.
+        stop: when set, the wait ends.
+
+    Yields:
+        Each session that has ended, and its sum or None.
+
+    Raises:
+        RunInterruptedError: `stop` was set.
+    """
+    for attempt in itertools.count(1):
+        session = open_session()
+        total = session.run()
+        yield session, total
+        if total is not None or session.report.worked or attempt > retries:
+            return
+        seconds = FIRST_BACKOFF * 2 ** (attempt - 1)
+        watcher.retrying(attempt, seconds, session.report.skipped)
+        if stop is None:
+            time.sleep(seconds)
+        elif stop.wait(seconds):
+            raise RunInterruptedError("stopped by the operator")
 
 
 def _fields(reply: Message) -> Fields:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,18 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr.config import RunConfig, nest
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import simulated_root
+from lepton_flwr.device import ACTIONS, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.provision import provision
+from lepton_flwr.runs.artifacts import recipients_of
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read
@@ -36,7 +41,9 @@ from lepton_flwr.runs.settings import resolve, scenario_defaults
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
+from strategies.device_statistics import ask_devices, asked_before
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 from strategies.roster_files import RosterFiles
 
@@ -48,6 +55,8 @@ SIMULATED = "simulated"
 LEDGER = "ledger"
 POPULATION = "population"
 RESUME = "resume"
+MODEL_KEY = "model-key"
+POLL = "poll"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
 
@@ -115,22 +124,15 @@ def serve(  # noqa: PLR0917
     """
     if origin is None and isinstance(data, FederatedData) and data.population:
         origin = Origin(scenarios.get(config.scenario).title, data.population)
-    with _devices(run_id, config, data, ledgers) as roster:
+    with simulated_devices(run_id, config, data, ledgers) as roster:
         federation = _federation(config, roster, ledgers, run, origin, checkpoints)
         federate(grid, federation, observer, stop)
 
 
-def begin(
-    folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str
-) -> Checkpoints | None:
-    """Checkpoints of a new run, which say how to start it again.
-
-    None if the model is to be on no disk in clear: nobody here could read it to go on.
-    """
-    if config.output.model_to:
-        return None
+def begin(folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str) -> Checkpoints:
+    """Checkpoints of a new run, which say how to start it again."""
     known = {LEDGER: str(ledgers.resolve()), **settings}
-    return Checkpoints.new(folder, run, known)
+    return Checkpoints.new(folder, run, known, recipients_of(config))
 
 
 def ledgers_of(checkpoints: Checkpoints) -> Path:
@@ -146,9 +148,25 @@ def ledgers_of(checkpoints: Checkpoints) -> Path:
 
 
 @contextlib.contextmanager
-def _devices(
-    run_id: int, config: RunConfig, data: FederatedData | SealedData, ledgers: Path
+def simulated_devices(
+    run_id: int,
+    config: RunConfig,
+    data: FederatedData | SealedData,
+    ledgers: Path,
+    actions: Sequence[str] = ACTIONS,
 ) -> Iterator[Roster]:
+    """Folders of simulated devices, for as long as the body runs; their ledgers stay.
+
+    Args:
+        run_id: Flower's number of the run.
+        config: the run.
+        data: one device's rows each.
+        ledgers: folder of the ledgers.
+        actions: what the devices' policies allow.
+
+    Yields:
+        Their roster.
+    """
     root = simulated_root(run_id)
     try:
         folders = provision(
@@ -157,6 +175,7 @@ def _devices(
             min_survivors=config.secagg.min_survivors,
             spending=spending_policy(config),
             ledgers=ledgers / DEVICES,
+            actions=actions,
         )
         yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
     finally:
@@ -170,13 +189,19 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME)
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME, MODEL_KEY, POLL)
     own = {key: str(values.pop(key, None) or "") for key in names}
     simulated = context.run_config.get(SIMULATED) is not False
     if own[RESUME]:
-        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated)
+        key = own[MODEL_KEY]
+        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated, model_key=key)
         return
     config = _settings(values, own[CONFIG_FILE])
+    if own[POLL]:
+        if simulated:
+            raise ConfigError(f"{POLL}: expected devices; `lepton poll` asks simulated ones")
+        _poll(grid, config, own)
+        return
     out = Path(own[OUT]) if own[OUT] else None
     named = Path(own[LEDGER]) if own[LEDGER] else None
     if simulated:
@@ -197,31 +222,54 @@ def main(grid: Grid, context: Context) -> None:
         )
         return
     roster = _roster(own[ROSTER])
-    if not config.model.input_shape:
+    if config.table is None and not config.model.input_shape:
         data = scenarios.get(config.scenario).load(config)
         if not isinstance(data, FederatedData):
             raise ConfigError(
-                "model.input_shape, model.num_classes: expected what the devices' preprocessor "
-                "makes, for this server does not prepare their data"
+                "a table of this server's, not the devices': expected model.input_shape and "
+                "model.num_classes of their features, or --schema, what their raw tables hold"
             )
         config = with_data(config, data)
     if config.clients is None:
         config = replace(config, clients=_count_nodes(grid))
-    folder, observer = observers(config, folder=out)
-    ledgers = named or folder.path / LEDGERS
-    run = run_name(config, folder.path)
+    path = out or new_folder(None, config.scenario)
+    ledgers = named or path / LEDGERS
+    run, records = run_name(config, path), _population(own[POPULATION])
     where = {ROSTER: str(Path(own[ROSTER]).resolve()), POPULATION: own[POPULATION]}
-    checkpoints = begin(folder.path, config, ledgers, run, **where)
-    records = _population(own[POPULATION])
+    asked = None
+    if config.table is not None:
+        try:
+            asked = ask_devices(
+                grid,
+                config,
+                roster,
+                folder=path,
+                ledgers=ledgers,
+                run=run,
+                population=records,
+                renew=roster.renew,
+            )
+        except BaseException:
+            with contextlib.suppress(OSError):  # not empty: what was charged stays known
+                path.rmdir()
+            raise
+        config, where = asked.config, where | asked.settings
+    _, observer = observers(config, folder=path)
+    checkpoints = begin(path, config, ledgers, run, **where)
     federation = _on_devices(config, roster, ledgers, run, records, checkpoints)
+    if asked is not None:
+        federation = replace(
+            federation, preprocessor=asked.preprocessor, sessions_before=asked.sessions
+        )
     federate(grid, federation, observer)
 
 
-def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
+def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool, model_key: str = "") -> None:
+    key = partial(DecryptionKey.load, Path(model_key)) if model_key else None
     if simulated:
         raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
                           " with a simulated one")  # fmt: skip
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER not in checkpoints.settings:
             raise ConfigError(f"{path}: a run of simulated devices: go on with `lepton simulate"
                               " --resume`")  # fmt: skip
@@ -231,7 +279,20 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         _, observer = observers(config, folder=path, resumed=checkpoints.latest)
         records = _population(str(checkpoints.settings.get(POPULATION, "")))
         federation = _on_devices(config, members, ledgers, "", records, checkpoints)
+        if config.table is not None:
+            known = asked_before(path, checkpoints.settings, key)
+            federation = replace(federation, preprocessor=known)
         federate(grid, federation, observer)
+
+
+def _poll(grid: Grid, config: RunConfig, own: Mapping[str, str]) -> None:
+    """Ask devices what the folder holds; the command has checked the rest."""
+    roster, path = _roster(own[ROSTER]), Path(own[POLL])
+    if config.clients is None:
+        config = replace(config, clients=_count_nodes(grid))
+    ledgers = Path(own[LEDGER]) if own[LEDGER] else path / LEDGERS
+    model, records = describe_model(config), _population(own[POPULATION])
+    ask(grid, Asker(config, model, roster, ledgers, records, roster.renew), PollFolder(path))
 
 
 def _roster(path: str) -> RosterFiles:

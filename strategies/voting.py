@@ -1,6 +1,7 @@
 """Voters of a poll behind Flower: every node trains on its own rows and votes in a secure sum."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -37,10 +38,12 @@ class FlowerVoters:
         members: the roster.
         task: how each node trains its local model.
         weights: from which it starts, in the model's order.
+        fields: what a device that brings a raw table has to know of its features beside that.
         min_survivors: fewest nodes whose sum is released.
         timeout: seconds that each exchange waits.
         polls_before: polls that this run has asked already.
         watcher: hears of replies and failures as they come.
+        stop: when set, a session ends with `RunInterruptedError`.
     """
 
     def __init__(
@@ -50,19 +53,23 @@ class FlowerVoters:
         task: Task,
         weights: Sequence[np.ndarray],
         *,
+        fields: Mapping[str, str] | None = None,
         min_survivors: int,
         timeout: float = 600.0,
         polls_before: int = 0,
         watcher: Watcher | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._grid = grid
         self._members = members
         self._task = task
         self._weights = list(weights)
+        self._fields = dict(fields or {})
         self._min_survivors = min_survivors
         self._timeout = timeout
         self._number = FIRST_SESSION + polls_before
         self._watcher = watcher
+        self._stop = stop
 
     def __call__(self, queries: np.ndarray, question: Question) -> Tally:
         """One session over all nodes.
@@ -81,7 +88,7 @@ class FlowerVoters:
             {
                 "arrays": ArrayRecord(self._weights),
                 QUERIES: ArrayRecord([queries.astype(np.float32)]),
-                "config": ConfigRecord({"task": self._task.to_json()}),
+                "config": ConfigRecord({"task": self._task.to_json(), **self._fields}),
                 VOTE: ConfigRecord(dict(question.to_fields())),
             }
         )
@@ -98,6 +105,7 @@ class FlowerVoters:
             self._members,
             patience=Patience(self._timeout),
             watcher=self._watcher,
+            stop=self._stop,
         )
         total = session.run()
         if total is None:

@@ -199,7 +199,7 @@ def test_a_floor_below_two_is_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("min_survivors = 3", Policy(3, 0.0, ("train", "evaluate"))),
+        ("min_survivors = 3", Policy(3, 0.0, ("train", "evaluate", "query.statistics"))),
         (
             "min_survivors = 5\nmin_record_noise_multiplier = 1\nactions = ['train']",
             Policy(5, 1.0, ["train"]),

@@ -2,12 +2,13 @@
 
 import typer
 
-from lepton_flwr.commands import server_resume, server_run, server_train
+from lepton_flwr.commands import server_poll, server_resume, server_run, server_train
 
 app = typer.Typer(rich_markup_mode="rich")
 app.command()(server_run.run)
 app.command()(server_train.train)
 app.command()(server_resume.resume)
+app.command()(server_poll.poll)
 
 
 @app.callback()

@@ -34,6 +34,13 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs. Default: runs in the server's.")
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the devices' raw tables hold. Default: schema.toml in the server's folder, "
+            "if it is there and no other scenario is named."
+        ),
+    ] = None,
     ledger: Annotated[
         Path | None, typer.Option(help="Folder of the ledger. Default: ledger in the server's.")
     ] = None,
@@ -42,21 +49,24 @@ def train(
 ) -> None:
     """Train on the devices of a running server, from a shell on its machine.
 
-    Waits for as many of them as --clients says, all that may join if it does not. A server without
-    the scenario's rows is told their shape in a --config file: under [model], input_shape and
-    num_classes. As a systemd service it writes to its own folder alone: for another --out or
-    --ledger add a ReadWritePaths line to its unit.
+    Waits for as many of them as --clients says, all that may join if it does not. Devices with raw
+    tables are asked for noised statistics first, which --epsilon pays for too. Of devices with
+    features, a server without the scenario's rows is told the shape in a --config file: under
+    [model], input_shape and num_classes. As a systemd service it writes to its own folder alone:
+    for another --out or --ledger add a ReadWritePaths line to its unit.
 
     Example: lepton server train clinics/server smoke --rounds 10 --config run.toml
     """
     with one_line_errors(debug):
         from lepton_flwr.deploy.nodes import wanted_nodes
         from lepton_flwr.deploy.settings import ServerSettings
+        from lepton_flwr.deploy.tables import schema_of, with_table
         from lepton_flwr.runs.settings import resolve
 
         ServerSettings.read(folder)
+        found = schema_of(folder, schema, scenario, config)
         settings = resolve(
-            scenario,
+            scenario or ("csv" if found else None),
             config=config,
             clients=clients or len(wanted_nodes(folder)),
             rounds=rounds,
@@ -66,6 +76,8 @@ def train(
             seed=seed,
             assignments=assignments or (),
         )
+        if found is not None:
+            settings = with_table(settings, found)
         from lepton_flwr.deploy.train import train as run
         from lepton_flwr.runs.progress import print_summary
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
 from cryptography.x509.oid import NameOID
 
 from lepton_flwr.crypto.certificates import CertificateError, load_certificate
@@ -58,17 +61,8 @@ class Authority:
             lifetime: how long its certificate is valid.
         """
         key = Ed25519PrivateKey.generate()
-        subject = common_name(name)
-        certificate = (
-            certificate_builder(subject, subject, key.public_key(), now, lifetime)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .sign(key, None)
-        )
-        return cls(key, certificate)
+        purposes = key_usage(key_cert_sign=True, crl_sign=True)
+        return cls(key, self_signed(key, None, name, purposes, now=now, lifetime=lifetime))
 
     def issue(
         self, name: str, now: datetime | None = None, lifetime: timedelta = LIFETIME
@@ -157,6 +151,35 @@ def certificate_builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
+    )
+
+
+def self_signed(
+    key: CertificateIssuerPrivateKeyTypes,
+    algorithm: hashes.SHA256 | None,
+    name: str,
+    purposes: x509.KeyUsage,
+    *,
+    now: datetime | None = None,
+    lifetime: timedelta = LIFETIME,
+) -> x509.Certificate:
+    """An authority's certificate of its own key; it may certify no further authority.
+
+    Args:
+        key: its private key.
+        algorithm: the signature's hash; None for Ed25519.
+        name: its common name, 1 to 64 characters.
+        purposes: of the key.
+        now: the time, with a time zone; None takes the clock's.
+        lifetime: how long it is valid.
+    """
+    public, subject = key.public_key(), common_name(name)
+    return (
+        certificate_builder(subject, subject, public, now, lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(purposes, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, algorithm)
     )
 
 

@@ -12,7 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lepton_flwr.crypto.authority import LIFETIME, certificate_builder, common_name, key_usage
+from lepton_flwr.crypto.authority import (
+    LIFETIME,
+    certificate_builder,
+    common_name,
+    key_usage,
+    self_signed,
+)
 from lepton_flwr.crypto.certificates import CertificateError, load_certificate
 from lepton_flwr.crypto.files import KeyFileError, write_private
 from lepton_flwr.crypto.private_keys import load_private_pem, private_pem
@@ -74,17 +80,9 @@ class TlsAuthority:
     def create(cls, now: datetime | None = None, lifetime: timedelta = LIFETIME) -> Self:
         """Make an authority with a fresh key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = common_name("lepton TLS authority")
-        certificate = (
-            certificate_builder(name, name, key.public_key(), now, lifetime)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(key_usage(key_cert_sign=True), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .sign(key, hashes.SHA256())
-        )
-        return cls(key, certificate)
+        name, purposes = "lepton TLS authority", key_usage(key_cert_sign=True)
+        made = self_signed(key, hashes.SHA256(), name, purposes, now=now, lifetime=lifetime)
+        return cls(key, made)
 
     def issue(
         self, names: Sequence[str], now: datetime | None = None, lifetime: timedelta = LIFETIME

@@ -7,13 +7,14 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.digest import digest, field
-from lepton_flwr.data import records
+from lepton_flwr.data import partition, records
 from lepton_flwr.data.assemble import divide, hold_out
 from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.data.preprocessing.columns import Table, TableSchema, distinct_rows, take
 from lepton_flwr.data.preprocessing.fit import num_releases
 from lepton_flwr.data.preprocessing.preprocessor import Preprocessor
 from lepton_flwr.data.preprocessing.searches import Options
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import DataError
 
 RECORDS_LABEL = "lepton/data/records/v1"
@@ -36,6 +37,20 @@ class ClientTables:
     test: Table
     y_test: np.ndarray
     records: bytes
+
+    def features(self, preprocessor: Preprocessor) -> ClientData:
+        """Features, computed of these records alone by the shared preprocessor.
+
+        Raises:
+            DataError: the records lack a column, or a feature is not finite.
+        """
+        return ClientData(
+            preprocessor.transform(self.train),
+            self.y_train,
+            preprocessor.transform(self.test),
+            self.y_test,
+            records=self.records,
+        )
 
 
 @dataclass(frozen=True)
@@ -74,16 +89,7 @@ class FederatedTables:
 
     def features(self, preprocessor: Preprocessor) -> FederatedData:
         """All clients' features, each computed of its own records by the shared preprocessor."""
-        clients = tuple(
-            ClientData(
-                preprocessor.transform(client.train),
-                client.y_train,
-                preprocessor.transform(client.test),
-                client.y_test,
-                records=client.records,
-            )
-            for client in self.clients
-        )
+        clients = tuple(client.features(preprocessor) for client in self.clients)
         return FederatedData(
             clients,
             self.names,
@@ -134,10 +140,38 @@ def assemble_tables(
                 records_digest(take(table, rows), y[rows]),
             )
         )
-    options = Options(impute=config.data.impute)
+    options = Options.of(config.data)
     population = records.population(named)
     return FederatedTables(
         tuple(held), tuple(parts), num_classes, schema, options, population=population
+    )
+
+
+def device_tables(table: Table, y: np.ndarray, spec: TableSpec, name: str) -> ClientTables:
+    """A device's own records: duplicates dropped and some held out, as its own schema says.
+
+    No server's setting, seed or round changes which rows are held out. The ledger's account is that
+    of all records together, in whatever order and however often the file has them.
+
+    Args:
+        table: as `TableSchema.read` gives it.
+        y: its classes, int32.
+        spec: the device's.
+        name: the device's; one row may be on different sides at different devices.
+
+    Raises:
+        DataError: fewer than two rows.
+    """
+    named = records.of_table(table, y)
+    kept = distinct_rows(table, y) if spec.drop_duplicates else np.arange(len(y))
+    own = [named[row] for row in kept.tolist()]
+    train, test = partition.hold_out(own, spec.test_fraction, seed=0, client=name)
+    return ClientTables(
+        take(table, kept[train]),
+        y[kept[train]],
+        take(table, kept[test]),
+        y[kept[test]],
+        records.population(named),
     )
 
 

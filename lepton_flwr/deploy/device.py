@@ -13,11 +13,19 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.members import NODE_KEY_FILE
 from lepton_flwr.crypto.recipients import DecryptionKey
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Component, Keeper, keep, only_one
 from lepton_flwr.deploy.warm import WarmLauncher, check_flower
-from lepton_flwr.device import DATA_FILE, DATA_KEY_FILE, FOLDER_KEY, SEALED_FILE, Device
+from lepton_flwr.device import (
+    DATA_FILE,
+    DATA_KEY_FILE,
+    FOLDER_KEY,
+    SEALED_FILE,
+    TABLE_FILE,
+    Device,
+)
 from lepton_flwr.errors import DataError, FederationError
 from simulations.loopback import environment, free_port
 from simulations.processes import Processes, termination_as_exit
@@ -83,18 +91,24 @@ def check(folder: Path) -> None:
     """Check all that a device needs, before anything is started.
 
     Raises:
-        DataError: there is neither `data.npz` nor `data.npz.lepton`.
+        DataError: there is neither `data.npz` nor `data.npz.lepton`, nor a raw table that is what
+            `schema.toml` says.
         PolicyError: see `Device.open`, as for the next three.
         KeyFileError: a key.
         CertificateError: a certificate.
         RevocationError: a revocation list.
     """
-    rows = Device.open(folder).data_file
+    device = Device.open(folder)
+    rows = device.data_file
     read_private(folder / NODE_KEY_FILE)
+    if device.has_table:
+        _ = device.table  # all of it is read
+        return
     if not rows.is_file():
         raise DataError(
             f"{folder / DATA_FILE} is missing: put this device's rows there, NumPy arrays x_train, "
-            f"y_train, x_test and y_test, or {SEALED_FILE} (docs/deploy/device-folder.md)"
+            f"y_train, x_test and y_test, or {SEALED_FILE}, or its table, {TABLE_FILE}, with "
+            f"{SCHEMA_FILE} (docs/deploy/device-folder.md)"
         )
     if rows.name == SEALED_FILE:
         DecryptionKey.load(folder / DATA_KEY_FILE)

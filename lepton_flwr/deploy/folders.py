@@ -8,6 +8,7 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import write_private
 from lepton_flwr.crypto.keyring import Keyring
 from lepton_flwr.crypto.members import DEVICES, SERVER
+from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.deploy import files
 from lepton_flwr.deploy.settings import DEVICE_FILE, SERVER_FILE, DeviceSettings, ServerSettings
 from lepton_flwr.device import POLICY_FILE, Policy
@@ -29,6 +30,7 @@ def create(
     passphrase: str | None = None,
     min_survivors: int | None = None,
     spending: PrivacyPolicy | None = None,
+    schema: bytes | None = None,
 ) -> Keyring:
     """Make a federation's folder: authority, server and devices, ready to be delivered.
 
@@ -40,6 +42,7 @@ def create(
         passphrase: protects the authority's keys.
         min_survivors: what every device's policy says; None is `default_floor`.
         spending: likewise, of what its data may be spent on; None limits epsilon per record to 3.
+        schema: a `schema.toml`, what the devices' raw tables hold; None where they have features.
 
     Raises:
         ConfigError: a number or name is out of its range.
@@ -58,7 +61,7 @@ def create(
         address,
         name=name,
         passphrase=passphrase,
-        complete=partial(_complete, address, text),
+        complete=partial(_complete, address, text, schema),
     )
 
 
@@ -75,19 +78,29 @@ def add_device(folder: Path, name: str, passphrase: str | None = None) -> Path:
     if not template.exists():  # a federation of `lepton keys init`, which wants keys alone
         return ring.issue(name)
     text, address = template.read_text(encoding="utf-8"), ring.register.address
-    return ring.issue(name, lambda made: _complete_device(made, name, address, text))
+    path = folder / SCHEMA_FILE
+    schema = path.read_bytes() if path.exists() else None
+    return ring.issue(name, lambda made: _complete_device(made, name, address, text, schema))
 
 
-def _complete(address: Address, policy: str, folder: Path) -> None:
+def _complete(address: Address, policy: str, schema: bytes | None, folder: Path) -> None:
+    if schema is not None:
+        write_private(folder / SCHEMA_FILE, schema)
     server = folder / SERVER
     write_private(server / SERVER_FILE, ServerSettings.of_address(address).to_toml().encode())
     _write_common(server, "server", "server")
     write_private(folder / POLICY_FILE, policy.encode())
+    if schema is not None:
+        write_private(server / SCHEMA_FILE, schema)
     for device in sorted((folder / DEVICES).iterdir()):
-        _complete_device(device, device.name, address, policy)
+        _complete_device(device, device.name, address, policy, schema)
 
 
-def _complete_device(folder: Path, name: str, address: Address, policy: str) -> None:
+def _complete_device(
+    folder: Path, name: str, address: Address, policy: str, schema: bytes | None
+) -> None:
+    if schema is not None:
+        write_private(folder / SCHEMA_FILE, schema)
     write_private(folder / DEVICE_FILE, DeviceSettings(name, address).to_toml().encode())
     write_private(folder / POLICY_FILE, policy.encode())
     _write_common(folder, "device", name)

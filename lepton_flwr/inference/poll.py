@@ -4,7 +4,7 @@ A participant's model never leaves it, and neither does its vote: the one who as
 many participants from secure aggregation, adds noise, and publishes the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +13,7 @@ import numpy as np
 from lepton_flwr import _validate as check
 from lepton_flwr.errors import DataError
 from lepton_flwr.inference.ballot import BALLOTS, Question
+from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import Event, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limits
 from lepton_flwr.privacy.noise import GaussianNoise
@@ -21,7 +22,6 @@ from lepton_flwr.privacy.votes import (
     ConfidentGNMax,
     MeanProbabilities,
     Mechanism,
-    Plurality,
 )
 from lepton_flwr.secagg.encoding import Layout
 
@@ -58,12 +58,17 @@ class Answers:
 
     Attributes:
         labels: int64 (queries,), classes; -1 where the participants abstained.
+        margins: float64 (queries,), votes between the first and the second class, with the noise
+            that decided; NaN where the participants abstained.
         participants: how many votes there were on each query.
+        cost: epsilon of these answers alone, at the poll's delta.
         epsilon: spent per participant so far, by everything in the ledger, at the poll's delta.
     """
 
     labels: np.ndarray
+    margins: np.ndarray
     participants: int
+    cost: float
     epsilon: float
 
 
@@ -73,6 +78,7 @@ class Averages:
 
     probabilities: np.ndarray
     participants: int
+    cost: float
     epsilon: float
 
 
@@ -135,19 +141,20 @@ class Poll:
             SecAggError: too few participants answered; what was charged stays charged.
         """
         queries = _queries(queries)
-        reservations = [self._reserve(mechanism.event(len(queries)))]
+        bill = [self._reserve(mechanism.event(len(queries)))]
         tally = self._voters(queries, Question.of(mechanism, self._num_classes))
         if isinstance(mechanism, ConfidentGNMax):
-            answers = np.full(len(queries), ABSTAINED, dtype=np.int64)
+            labels = np.full(len(queries), ABSTAINED, dtype=np.int64)
+            margins = np.full(len(queries), np.nan)
             passed = np.flatnonzero(mechanism.passes(tally.sums, self._noise))
             if passed.size:
-                reservations.append(self._reserve(mechanism.answer.event(passed.size)))
-                answers[passed] = mechanism.answer.release(tally.sums[passed], self._noise)
-        elif isinstance(mechanism, Plurality):
-            answers = mechanism.release(tally.sums)
+                bill.append(self._reserve(mechanism.answer.event(passed.size)))
+                labels[passed], margins[passed] = mechanism.answer.decide(
+                    tally.sums[passed], self._noise
+                )
         else:
-            answers = mechanism.release(tally.sums, self._noise)
-        return Answers(answers, tally.participants, self._settle(reservations))
+            labels, margins = mechanism.decide(tally.sums, self._noise)
+        return Answers(labels, margins, tally.participants, *self._settle(bill))
 
     def averages(self, queries: np.ndarray, mechanism: MeanProbabilities) -> Averages:
         """The mean of the participants' probabilities for each query.
@@ -155,20 +162,21 @@ class Poll:
         Args and errors as in `labels`.
         """
         queries = _queries(queries)
-        reservation = self._reserve(mechanism.event(len(queries)))
+        bill = [self._reserve(mechanism.event(len(queries)))]
         tally = self._voters(queries, Question.of(mechanism, self._num_classes))
         means = mechanism.release(tally.sums, tally.scale, tally.participants, self._noise)
-        return Averages(means, tally.participants, self._settle([reservation]))
+        return Averages(means, tally.participants, *self._settle(bill))
 
-    def _reserve(self, event: Event) -> int:
+    def _reserve(self, event: Event) -> tuple[int, Event]:
         # What hides all records of a participant hides one of them.
         charges = [Charge(unit, self._dataset, event) for unit in (Unit.RECORD, Unit.CLIENT)]
-        return self._ledger.reserve(charges, self._limits, self._name)
+        return self._ledger.reserve(charges, self._limits, self._name), event
 
-    def _settle(self, reservations: Sequence[int]) -> float:
-        for number in reservations:
+    def _settle(self, bill: list[tuple[int, Event]]) -> tuple[float, float]:
+        for number, _ in bill:
             self._ledger.commit(number)
-        return self._ledger.spent(Unit.CLIENT, self._dataset, self._delta)
+        cost = losses.epsilon([(event, 1) for _, event in bill], self._delta)
+        return cost, self._ledger.spent(Unit.CLIENT, self._dataset, self._delta)
 
 
 def _queries(queries: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ beside the answers, and a vote on which all agree costs as much as one that is t
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -26,6 +26,18 @@ ABSTAINED = -1
 SENSITIVITY = math.sqrt(2)  # of the counts of one query, L2, when one vote changes
 _GRID = 2**20  # noise steps per vote: rounding to them is post-processing, and ties are rare
 _MOST = 2**40  # more than any count, and with room for the noise
+
+
+class Decision(NamedTuple):
+    """Answers, and how far ahead they were.
+
+    Attributes:
+        labels: int64 (queries,), classes.
+        margins: float64 (queries,): votes between the first and the second, as released.
+    """
+
+    labels: np.ndarray
+    margins: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,15 @@ class GNMax:
         Raises:
             PrivacyError: these are no counts.
         """
-        noised = _noised(_counts(counts), self.stddev, noise)
-        answers: np.ndarray = noised.argmax(axis=1)
-        return answers
+        return self.decide(counts, noise).labels
+
+    def decide(self, counts: np.ndarray, noise: GaussianNoise | None = None) -> Decision:
+        """As `release`, with the noised margins.
+
+        They cost nothing: the proof of proposition 8 is that of releasing all noised counts, of
+        which answer and margin are functions.
+        """
+        return _decided(_noised(_counts(counts), self.stddev, noise), _GRID)
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,16 @@ class ConfidentGNMax:
         check.finite("votes.threshold", self.threshold, above=0, at_most=_MOST)
         check.finite("votes.threshold_stddev", self.threshold_stddev, above=0, at_most=1e6)
 
+    @classmethod
+    def calibrated(cls, threshold: float, epsilon: float, delta: float, queries: int) -> Self:
+        """The least noise within (epsilon, delta) if all are answered; half of it for the checks.
+
+        Raises:
+            ConfigError: an argument is out of range.
+        """
+        noise = calibrate(epsilon, delta, 1.0, 2 * queries)  # a check and an answer cost the same
+        return cls(threshold, noise, GNMax(SENSITIVITY * noise))
+
     def event(self, queries: int) -> Event:
         """What so many checks cost."""
         return SampledGaussian(self.threshold_stddev, 1.0, queries)
@@ -122,8 +150,11 @@ class Plurality:
 
     def release(self, counts: np.ndarray) -> np.ndarray:
         """Answer; of classes with as many votes the first."""
-        answers: np.ndarray = _counts(counts).argmax(axis=1)
-        return answers
+        return self.decide(counts).labels
+
+    def decide(self, counts: np.ndarray, _: GaussianNoise | None = None) -> Decision:
+        """As `release`, with the exact margins."""
+        return _decided(_counts(counts), 1)
 
 
 @dataclass(frozen=True)
@@ -226,6 +257,11 @@ def _noised(counts: np.ndarray, stddev: float, noise: GaussianNoise | None) -> n
     noise = GaussianNoise() if noise is None else noise
     noised: np.ndarray = counts * _GRID + noise.rounded(counts.shape, stddev * _GRID)
     return noised
+
+
+def _decided(counts: np.ndarray, scale: int) -> Decision:
+    two = np.partition(counts, -2, axis=1)[:, -2:]
+    return Decision(counts.argmax(axis=1), (two[:, 1] - two[:, 0]) / scale)
 
 
 def _counts(counts: np.ndarray) -> np.ndarray:

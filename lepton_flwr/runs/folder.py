@@ -18,6 +18,7 @@ from lepton_flwr._files import output_errors, write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.runs import events, plots, report
 from lepton_flwr.runs.artifacts import has_model, recipients_of, write_model
+from lepton_flwr.runs.average import SecondHalf
 from lepton_flwr.runs.checkpoint import Checkpoint
 from lepton_flwr.runs.history import History, rows
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
@@ -68,6 +69,7 @@ class RunFolder:
         self._save_model = save_model
         self._resumed = resumed
         self._start: RunStart | None = None
+        self._average = SecondHalf(config.rounds) if config.train.average else None
         self._records: list[RoundRecord] = list(resumed.records) if resumed else []
         self._began = time.monotonic() - (resumed.seconds if resumed else 0.0)
         if resumed:
@@ -106,6 +108,9 @@ class RunFolder:
         """
         self._write_metrics([*self._records, record])
         self._records.append(record)
+        if self._average is not None:
+            self._average.add(record, weights)
+            weights = self._average.mean() if self._average.learnt else weights
         if record.status == "ok" or not has_model(self.path):
             self._write_model(weights)
 

@@ -30,6 +30,22 @@ def to_csv(classes: Sequence[str], shares: np.ndarray) -> str:
     return text.getvalue()
 
 
+def votes_to_csv(classes: Sequence[str], labels: np.ndarray, margins: np.ndarray) -> str:
+    """A line for each row: the class that was voted for, and by how many votes, noise included.
+
+    Args:
+        classes: their names.
+        labels: int64 (n,); -1 is no answer, of which both cells stay empty.
+        margins: float64 (n,).
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["prediction", "margin"])
+    for label, margin in zip(labels.tolist(), margins.tolist(), strict=True):
+        writer.writerow([classes[label], f"{margin:.3f}"] if label >= 0 else ["", ""])
+    return text.getvalue()
+
+
 @dataclass(frozen=True)
 class Assessment:
     """How right predictions are.

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from lepton_flwr.config import RunConfig, read_toml
-from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
+from lepton_flwr.data import csv_rows
+from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.data.scenario import Tabular
-from lepton_flwr.data.scenarios import get
+from lepton_flwr.data.scenarios import csv, get
 from lepton_flwr.data.scenarios.csv import class_text
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.artifacts import GetKey, find_model, read_model, read_preprocessor
 from lepton_flwr.training.predictions import predict_logits, probabilities
@@ -26,11 +29,13 @@ class SavedRun:
         config: the run's.
         model: the Keras model.
         table: how tables become rows and answers.
+        preprocessor: of a run that left one, else None.
     """
 
     config: RunConfig
     model: Any
     table: Tabular
+    preprocessor: Preprocessor | None = None
 
     @classmethod
     def open(cls, path: Path, key: GetKey | None = None) -> "SavedRun":
@@ -49,7 +54,8 @@ class SavedRun:
         if not file.with_name(CONFIG).exists():
             raise ConfigError(f"{file}: expected the run's {CONFIG} beside it")
         config = RunConfig.build(read_toml(file.with_name(CONFIG)))
-        table = _table(config, file.parent, key)
+        preprocessor = preprocessor_of(config, file.parent, key)
+        table = table_of(config, preprocessor)
         model = read_model(file, key)
         outputs = 1 if len(table.classes) == 2 else len(table.classes)
         if getattr(model, "output_shape", (None, 0))[-1] != outputs:
@@ -57,7 +63,15 @@ class SavedRun:
                 f"{file}: a model of other outputs than the {outputs} that {len(table.classes)} "
                 f"classes need: is {CONFIG} of another run?"
             )
-        return cls(config, model, table)
+        return cls(config, model, table, preprocessor)
+
+    def read(self, path: Path) -> Any:
+        """Read a CSV file as the run's own tables were read.
+
+        Raises:
+            DataError: it is no such file.
+        """
+        return read_rows(path, self.config, self.table, self.preprocessor)
 
     def probabilities(self, table: Any, unseen: str = "error") -> np.ndarray:
         """Probability of each class, float64 (n, classes), for a table's n rows.
@@ -72,16 +86,36 @@ class SavedRun:
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
 
 
-def _table(config: RunConfig, folder: Path, key: GetKey | None) -> Tabular:
+def read_rows(
+    path: Path, config: RunConfig, table: Tabular, preprocessor: Preprocessor | None
+) -> Any:
+    """Read a CSV file as the tables of a run were read; see `SavedRun.read`."""
+    spec = config.table
+    if spec is None or preprocessor is None:
+        return csv.read(path, {table.label})
+    # As devices read theirs: value by value, so that "007" is no number among categories.
+    rows, answers = csv_rows.read_file(path, preprocessor.schema, spec.label)
+    return {**rows, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+
+
+def preprocessor_of(
+    config: RunConfig, folder: Path, key: GetKey | None = None
+) -> Preprocessor | None:
+    """What a run left in its folder, where its scenario needs one; errors of `SavedRun.open`."""
+    return read_preprocessor(folder, key) if get(config.scenario).table is None else None
+
+
+def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
+    """How tables like that of a run become rows and answers; errors as of `SavedRun.open`."""
     known = get(config.scenario).table
     if known is not None:
         return known
-    preprocessor = read_preprocessor(folder, key)
     if preprocessor is None or not config.model.classes:
         raise ConfigError(
             f"a run of scenario {config.scenario} that left no {PREPROCESSOR_FILE}: expected one "
             "of a table"
         )
+    spec = TableSpec.of(config.table) if config.table is not None else None
     label, classes = config.model.label, config.model.classes
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -99,5 +133,5 @@ def _table(config: RunConfig, folder: Path, key: GetKey | None) -> Tabular:
         lambda rows, unseen: preprocessor.transform(rows, unseen=unseen),
         label,
         classes,
-        answers,
+        spec.answers if spec is not None else answers,
     )

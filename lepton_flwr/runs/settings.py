@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lepton_flwr.config import RunConfig, nest, parse_assignments, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import nest, parse_assignments, read_toml
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.runs.artifacts import recipients_of
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from lepton_flwr.crypto.envelope import seal, unseal
 from lepton_flwr.data.federated import FederatedData
-from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.artifacts import recipients_of, write_model, write_preprocessor
 from lepton_flwr.runs.folder import new_folder
 from lepton_flwr.sdk import guarantee as guarantees
+from lepton_flwr.sdk.devices import DevicePlan
 from lepton_flwr.sdk.errors import OrderError
 from lepton_flwr.sdk.guarantee import Guarantee
 from lepton_flwr.sdk.keystore import KeyStore
@@ -58,7 +59,8 @@ class LeptonClient:
     Nothing but secure sums leaves it.
 
     Args:
-        participants: how many, 3 or more; None is 3, or all values of the column `by`.
+        participants: how many, 3 or more; None is 3, or all values of the column `by`, or all
+            devices of the federation.
         partition: "iid", "dirichlet", "shards", "quantity", or "natural" with `by`.
         by: column (name or position) whose values are the participants; it is no feature.
         alpha: concentration of the Dirichlet and quantity partitions; small is uneven.
@@ -77,31 +79,28 @@ class LeptonClient:
         l2_norm_clip: bound of one example's gradient.
         key_store: folder of the keys; None is `~/.lepton`.
         encryption: suite of new keys: "x25519", "x25519-mlkem768" or "rsa-3072".
-        federation: address of a real federation; only simulated ones are supported yet.
+        federation: folder of a running server (`lepton server run`) on this machine: its devices
+            are the participants, with the tables that they hold; see docs/sdk.md. None simulates.
         ledger: folder of the ledgers, so that what is spent there counts; None is a new one.
-        out: folder that holds the runs.
+        out: folder that holds the runs; None is `runs`, or the one in the server's folder.
         seed: of partition, held-out rows and initial weights; never of noise or keys.
         progress: whether bars and the guarantee are printed.
 
     Attributes:
-        folder: of this client's run; None before `preprocess_data`.
+        folder: of this client's run; None before `preprocess_data`, and on devices before
+            `federated_learning`.
 
     Raises:
-        ConfigError: an option is unknown or out of range.
-        FederationError: `federation` is given.
+        ConfigError: an option is unknown or out of range, or contradicts another.
     """
 
     def __init__(self, **options: Any) -> None:
         self._settings = Settings.of(options)
-        if self._settings.federation is not None:
-            raise FederationError(
-                f"federation={self._settings.federation!r}: a LeptonClient cannot submit to a real "
-                "federation yet; `lepton federation up` and `flwr run` can, see docs/sdk.md"
-            )
         self.folder: Path | None = None
         self._stage = Stage.new
         self._data: FederatedData | None = None
         self._basis: Basis | None = None
+        self._plan: DevicePlan | None = None  # in place of data, basis and rows, on devices
         self._rows: EncryptedRows | None = None
         self._perturbed: set[int] = set()  # participants, also of a call that was interrupted
         self._guarantee: Guarantee | None = None
@@ -129,13 +128,17 @@ class LeptonClient:
         """
         return self._loaded("feature_names").preprocessor.feature_names
 
-    def preprocess_data(self, X: Any, y: Any) -> None:
+    def preprocess_data(self, X: Any = None, y: Any = None) -> None:
         """Divide the rows among the participants, and turn them into features.
 
         Duplicates within a participant are dropped. Means, deviations, ranges and categories come
         out of secure sums, to which each participant adds noise for `statistics_share` of epsilon;
         they are charged to the ledgers first. Missing numbers become the mean, missing texts a
         category of their own.
+
+        With `federation` the devices have the rows. These here are compared with what the devices'
+        tables hold, and neither kept, sent nor learnt from; they may be left out. The devices are
+        asked in `federated_learning`.
 
         Args:
             X: n rows: an array (n, columns) of numbers and texts, as `DataFrame.values`, or a
@@ -147,12 +150,19 @@ class LeptonClient:
             LabelError: missing labels, one class only, or more than 100.
             DataError: the rows are no table, or too few for the participants.
             BudgetError: earlier runs have spent the budget of these rows in a kept `ledger`.
+            FederationError: the server does not run.
             OutputError: the folder of the run cannot be made.
         """
         self._expect(Stage.preprocess_data)
         settings = self._settings
+        if settings.federation is not None:
+            self._plan = DevicePlan.of(settings, X, y, self._store.models().recipient.to_text())
+            self._stage = Stage.preprocess_data
+            return
+        if X is None or y is None:
+            raise DataError("preprocess_data: expected rows X and labels y")
         model_to = self._store.models().recipient.to_text()
-        folder = self.folder or new_folder(Path(settings.out), FOLDER_NAME).resolve()
+        folder = self.folder or new_folder(settings.runs, FOLDER_NAME).resolve()
         try:
             with bar("preprocessing", settings.progress) as progress:
                 self._data, self._basis = prepare(
@@ -168,7 +178,8 @@ class LeptonClient:
         """Encrypt each participant's rows for that participant, and forget them.
 
         **Guarantee**: afterwards this object and the folder of the run hold the rows as ciphertext
-        only. Whoever can read the key store can open it.
+        only. Whoever can read the key store can open it. With `federation` they hold none of the
+        devices' rows at any time, nor this user's.
 
         Raises:
             OrderError: `preprocess_data` was not called, or this was called already.
@@ -176,6 +187,9 @@ class LeptonClient:
             OutputError: a file cannot be written.
         """
         self._expect(Stage.encrypt_data)
+        if self._plan is not None:
+            self._stage = Stage.encrypt_data
+            return
         basis, folder = self._known()
         if self._data is None:
             raise OrderError("encrypt_data: expected preprocess_data before it")
@@ -203,21 +217,21 @@ class LeptonClient:
             ConfigError: no noise reaches epsilon with so many steps.
         """
         self._expect(Stage.add_differential_privacy_noise)
-        basis, _ = self._known()
-        if self._settings.mechanism == TRAINING:
-            self._guarantee = guarantees.of_training(basis)
+        known = self._plan or self._known()[0]
+        if isinstance(known, DevicePlan) or self._settings.mechanism == TRAINING:
+            self._guarantee = guarantees.of_training(known.config, known.statistics)
         else:
-            dp = basis.config.dp
+            dp = known.config.dp
             perturbation = Perturbation.within(
                 self._settings.mechanism,
                 dp.record.epsilon,
                 dp.delta,
-                beside=basis.statistics,
-                num_features=len(basis.preprocessor.feature_names),
-                num_classes=len(basis.labels.values),
+                beside=known.statistics,
+                num_features=len(known.preprocessor.feature_names),
+                num_classes=len(known.labels.values),
             )
             self._perturb(perturbation)
-            self._guarantee = guarantees.of_inputs(basis, perturbation)
+            self._guarantee = guarantees.of_inputs(known, perturbation)
         self._stage = Stage.add_differential_privacy_noise
         if self._settings.progress:
             print(self._guarantee)
@@ -226,7 +240,8 @@ class LeptonClient:
     def federated_learning(self) -> None:
         """Run the federation: each participant decrypts its rows in its own process, and trains.
 
-        The model is encrypted for the key store at once; the folder of the run gets the report.
+        With `federation` the devices are asked for statistics first, then train. The model is
+        encrypted for the key store at once; the folder of the run gets the report.
 
         Raises:
             OrderError: `add_differential_privacy_noise` was not called, or this was called already.
@@ -235,6 +250,9 @@ class LeptonClient:
             RunInterrupted: Ctrl-C; what the finished rounds have learnt is kept.
         """
         self._expect(Stage.federated_learning)
+        if self._plan is not None:
+            self._learn_on_devices(self._plan)
+            return
         basis, folder = self._known()
         rows, guarantee = self._rows, self._guarantee
         if rows is None or guarantee is None:
@@ -332,6 +350,16 @@ class LeptonClient:
             webbrowser.open(path.resolve().as_uri())
         return path
 
+    def _learn_on_devices(self, plan: DevicePlan) -> None:
+        self.folder = plan.run(self._settings)
+        model = plan.learnt(self.folder, self._store.models, str(self._guarantee))
+        self._envelope = self._envelope_of(model)
+        self._stage = Stage.federated_learning
+
+    def _envelope_of(self, model: LearntModel) -> ModelEnvelope:
+        recipient = self._store.models().recipient
+        return ModelEnvelope(seal(model.to_bytes(), [recipient], purpose=PURPOSE))
+
     @property
     def _store(self) -> KeyStore:
         return KeyStore(self._settings.store, self._settings.encryption)
@@ -394,5 +422,4 @@ class LeptonClient:
         )
         save = model_saver(basis.config)
         write_model(folder, lambda path: save(weights, path), recipients_of(basis.config))
-        recipient = self._store.models().recipient
-        return ModelEnvelope(seal(model.to_bytes(), [recipient], purpose=PURPOSE))
+        return self._envelope_of(model)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from lepton_flwr.config import RunConfig
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import ACCOUNTANT
 from lepton_flwr.privacy.events import Event, SampledGaussian
@@ -46,9 +47,8 @@ class Guarantee:
         return self.text
 
 
-def of_training(basis: Basis) -> Guarantee:
-    """Noise in every step of training, which the run was calibrated with."""
-    config, statistics = basis.config, basis.statistics
+def of_training(config: RunConfig, statistics: tuple[SampledGaussian, int]) -> Guarantee:
+    """Noise in every step of training, which the run was calibrated with, beside statistics."""
     record, delta, q = config.dp.record, config.dp.delta, config.train.sampling_probability
     noise, steps = record.noise_multiplier, config.rounds * config.train.local_steps
     training = (SampledGaussian(noise, q, config.train.local_steps), config.rounds)

@@ -1,6 +1,7 @@
 """Labels as classes 0, 1, ..., and classes as the labels that they were."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,7 +10,8 @@ import numpy as np
 from lepton_flwr.sdk.errors import LabelError
 
 MAX_CLASSES = 100
-_KINDS = {"text": str, "int": int, "float": float, "bool": bool}
+_TRUTH = {"False": False, "True": True}
+_KINDS: dict[str, Any] = {"text": str, "int": int, "float": float, "bool": bool}
 
 
 class TextLabels(np.ndarray):
@@ -115,13 +117,27 @@ class Labels:
             raise LabelError(
                 f"{missing} of {len(items)} labels are missing: remove those rows, or fill them"
             )
-        kind = _kind(items)
+        kind = kind_of(items)
         items = [_KINDS[kind](item) for item in items]
         if kind == "float" and not all(map(math.isfinite, items)):
             raise LabelError("infinite labels: expected classes")
         values = sorted(set(items))
         place = {value: i for i, value in enumerate(values)}
         return cls(kind, tuple(values)), np.array([place[item] for item in items], dtype=np.int32)
+
+    @classmethod
+    def of_texts(cls, kind: str, texts: Sequence[str]) -> Self:
+        """The values that texts stand for.
+
+        Raises:
+            ValueError: a text is none of the kind.
+            LabelError: the values are not different ones in ascending order.
+        """
+        convert = _TRUTH.__getitem__ if kind == "bool" else _KINDS[kind]
+        try:
+            return cls(kind, tuple(convert(text) for text in texts))
+        except KeyError:
+            raise ValueError(kind) from None
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Labels of classes, int (n,), as they were; texts as `TextLabels`."""
@@ -159,7 +175,12 @@ def _missing(item: Any) -> bool:
     return item is None or str(item) in ("nan", "<NA>", "NaT")
 
 
-def _kind(items: list[Any]) -> str:
+def kind_of(items: list[Any]) -> str:
+    """The kind of labels.
+
+    Raises:
+        LabelError: they are of several, or none.
+    """
     kinds = {
         "text"
         if isinstance(item, str)
@@ -174,7 +195,7 @@ def _kind(items: list[Any]) -> str:
     }
     if kinds == {"int", "float"}:
         return "float"
-    if len(kinds) > 1 or "other" in kinds:
+    if len(kinds) != 1 or "other" in kinds:
         raise LabelError(
             f"labels of the kinds {', '.join(sorted(kinds))}: expected texts, numbers or truth "
             "values, all of one kind"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_flwr.errors import FederationError
+from lepton_flwr.runs.average import SecondHalf
 from lepton_flwr.runs.observer import RoundRecord, RunEnd, RunStart
 from lepton_flwr.runs.progress import Observers
 from lepton_flwr.sdk.guarantee import Guarantee
@@ -19,10 +20,7 @@ TITLE = "a table of your own"
 
 
 class Weights:
-    """Keeps the global weights of the second half of the rounds, whose mean is the model.
-
-    The mean of the last models has less of the noise than the last of them (Polyak and Juditsky
-    1992), and costs nothing: all of them are released anyway.
+    """Keeps the mean of the second half of the rounds' global models, which is the model.
 
     Args:
         rounds: planned rounds.
@@ -32,18 +30,17 @@ class Weights:
     """
 
     def __init__(self, rounds: int) -> None:
-        self._from = rounds // 2 + 1
-        self._kept: list[list[np.ndarray]] = []
+        self._kept = SecondHalf(rounds)
         self.reason = ""
 
     @property
     def learnt(self) -> bool:
         """Whether a round has released a sum."""
-        return bool(self._kept)
+        return self._kept.learnt
 
     def average(self) -> list[np.ndarray]:
-        """The model: the mean of what was kept, in the model's order."""
-        return [np.mean(layers, axis=0) for layers in zip(*self._kept, strict=True)]
+        """The model, in the model's order."""
+        return self._kept.mean()
 
     def run_started(self, start: RunStart) -> None:
         """Nothing to keep."""
@@ -57,12 +54,9 @@ class Weights:
         """Nothing to keep."""
 
     def round_finished(self, record: RoundRecord, weights: Sequence[np.ndarray]) -> None:
-        """Keep them; until the second half, only the newest."""
+        """Keep them."""
         self.reason = record.reason
-        if record.status == "ok":
-            if record.round <= self._from:
-                self._kept.clear()
-            self._kept.append([np.array(weight) for weight in weights])
+        self._kept.add(record, weights)
 
     def run_ended(self, end: RunEnd) -> None:
         """Nothing to keep."""

@@ -10,7 +10,6 @@ import numpy as np
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.preprocessing import Preprocessor, TableSchema
-from lepton_flwr.data.preprocessing.preprocessor import FittedNumber
 from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import SampledGaussian
@@ -18,6 +17,9 @@ from lepton_flwr.sdk.labels import Labels
 from lepton_flwr.sdk.settings import DEFAULT_PARTICIPANTS, TRAINING, Settings
 
 MIN_ROWS = 10  # of a participant
+# Numbers are divided by two standard deviations (Gelman 2008, doi:10.1002/sim.3107): one then
+# counts as much as a category that half of the records have. Under a common clip of all features'
+# gradients, numbers of unit variance would drown the categories.
 DEVIATIONS = 2.0
 
 Progress = Callable[[int, int], None]
@@ -90,29 +92,13 @@ def prepare(
     records = tuple(client.records for client in tables.clients)
     run = run_name(config, folder)
     preprocessor = ask_statistics(config, tables, ledgers, run, progress)
-    preprocessor = _rescaled(preprocessor)
     data = tables.features(preprocessor)
     config = with_data(config, data)
     return data, Basis(config, preprocessor, labels, records, tables.population, ledgers, run)
 
 
-def _rescaled(preprocessor: Preprocessor) -> Preprocessor:
-    """Numbers divided by two standard deviations (Gelman 2008, doi:10.1002/sim.3107).
-
-    A number then counts as much as a category that half of the records have. Under a common clip
-    of all features' gradients, numbers of unit variance would drown the categories.
-    """
-    columns = tuple(
-        replace(column, scale=DEVIATIONS * column.scale)
-        if isinstance(column, FittedNumber)
-        else column
-        for column in preprocessor.columns
-    )
-    return replace(preprocessor, columns=columns)
-
-
-def run_config(settings: Settings, num_rows: int, model_to: str) -> RunConfig:
-    """The run that the settings ask for."""
+def run_config(settings: Settings, num_rows: int | None, model_to: str) -> RunConfig:
+    """The run that the settings ask for; None for rows that nobody here has counted."""
     return RunConfig.build(
         {
             "scenario": "csv",
@@ -124,6 +110,7 @@ def run_config(settings: Settings, num_rows: int, model_to: str) -> RunConfig:
                 "alpha": settings.alpha,
                 "test_fraction": settings.test_fraction,
                 "min_rows": MIN_ROWS,
+                "deviations": DEVIATIONS,
             },
             "train": {
                 "optimizer": settings.optimizer,

@@ -23,6 +23,8 @@ LINEAR = "linear"
 DEFAULT_PARTICIPANTS = 3
 DEFAULT_STORE = Path("~/.lepton")
 LARGEST_DELTA = 1e-5
+# How one owner's table becomes participants: devices are participants already.
+_OF_ONE_TABLE = ("partition", "by", "alpha", "test_fraction", "bounds")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Settings:
     l2_norm_clip: float = 1.0
     key_store: Path | str | None = None
     encryption: str = "x25519"
-    federation: str | None = None
+    federation: Path | str | None = None
     ledger: Path | str | None = None
-    out: Path | str = "runs"
+    out: Path | str | None = None
     seed: int = 1
     progress: bool = True
 
@@ -89,9 +91,9 @@ class Settings:
         check.finite("sampling_probability", self.sampling_probability, above=0, at_most=1)
         check.finite("l2_norm_clip", self.l2_norm_clip, above=0)
         check.choice("encryption", self.encryption, SUITES)
-        for name in ("key_store", "ledger", "out"):
+        for name in ("federation", "key_store", "ledger", "out"):
             value = getattr(self, name)
-            if not isinstance(value, str | Path) and not (value is None and name != "out"):
+            if not isinstance(value, str | Path | None):
                 raise ConfigError(f"{name}={value!r}: expected the path of a folder")
         check.integer("seed", self.seed, at_least=0, at_most=2**31 - 1)
         if not isinstance(self.progress, bool):
@@ -110,7 +112,24 @@ class Settings:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
                 raise ConfigError(f"unknown option {name}: {hint}")
-        return cls(**options)
+        made = cls(**options)
+        if made.federation is not None:
+            made._check_federation(options)
+        return made
+
+    def _check_federation(self, options: Mapping[str, Any]) -> None:
+        """Refuse what contradicts devices that hold rows of their own."""
+        for name in _OF_ONE_TABLE:
+            if name in options:
+                raise ConfigError(
+                    f"{name} with federation: devices hold their own rows, and their own "
+                    f"schema.toml says what of them: leave out one of {name} and federation"
+                )
+        if self.mechanism != TRAINING:
+            raise ConfigError(
+                f"mechanism={self.mechanism!r} with federation: devices train with noise and "
+                f'perturb no inputs: expected mechanism="{TRAINING}"'
+            )
 
     @property
     def store(self) -> Path:
@@ -135,10 +154,17 @@ class Settings:
             return self.learning_rate
         return LEARNING_RATE if self.mechanism == TRAINING else PERTURBED_LEARNING_RATE
 
-    def delta_for(self, num_rows: int) -> float:
+    @property
+    def runs(self) -> Path:
+        """Folder that holds the runs of simulated federations."""
+        return Path("runs" if self.out is None else self.out)
+
+    def delta_for(self, num_rows: int | None) -> float:
         """The delta that was chosen, or a tenth of one over the rows, at most 1e-5."""
         if self.delta is not None:
             return self.delta
+        if num_rows is None:
+            return LARGEST_DELTA
         return min(LARGEST_DELTA, 10.0 ** math.floor(math.log10(0.1 / num_rows)))
 
 

@@ -3,8 +3,8 @@
 Every client of a session runs for real, one after the other in this process. A few of them are
 timed; the server is timed by playing all replies back to fresh sessions, once more with its memory
 traced. Times are those of the processor, all threads together: other work on the machine does not
-change them much. Beside it, the masking and unmasking of Flower's SecAgg+ with Flower's own
-functions.
+change them much. Beside it, the cipher, signatures and key agreements that a client cannot do
+without, called alone, and the masking and unmasking of Flower's SecAgg+ by Flower's own functions.
 """
 
 import os
@@ -22,16 +22,20 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.certificates import parse_pem
 from lepton_flwr.crypto.identity import Identity, Roster
-from lepton_flwr.crypto.stream import StreamCipher
+from lepton_flwr.crypto.stream import CipherStream, StreamCipher
 from lepton_flwr.secagg.client import ClientSession
 from lepton_flwr.secagg.encoding import Kind, Layout, Segment
 from lepton_flwr.secagg.floors import ClientFloors
+from lepton_flwr.secagg.graph import session_graph
+from lepton_flwr.secagg.masking import CHUNK
 from lepton_flwr.secagg.messages import (
     Attestation,
     KeyRecord,
@@ -82,6 +86,7 @@ class Result:
         first: processor seconds of a client that meets every certificate for the first time.
         later: of one that has verified the others' certificates in an earlier round.
         mask: of which the masks take.
+        primitives: what the calls into the cryptographic library alone take, of a later round.
         bytes_up: payload of one client.
         server: processor seconds of the server, from the first reply to the sum.
         unmask: of which after the last reply.
@@ -92,6 +97,7 @@ class Result:
     first: float
     later: float
     mask: float
+    primitives: float
     bytes_up: float
     server: float
     unmask: float
@@ -133,6 +139,7 @@ def measure(setting: Setting) -> Result:
         first=median(clients[i][0] for i in range(MEASURED)),
         later=median(clients[i][0] for i in range(MEASURED, 2 * MEASURED)),
         mask=median(clients[i][1] for i in range(2 * MEASURED)),
+        primitives=measure_primitives(setting, *session.partners()),
         bytes_up=median(session.bytes_up(i) for i in range(2 * MEASURED)),
         server=median(whole for whole, _, _ in seconds),
         unmask=median(last for _, last, _ in seconds),
@@ -234,6 +241,11 @@ class Session:
         end = time.process_time()
         return end - start, end - last, time.monotonic() - began
 
+    def partners(self) -> tuple[int, int]:
+        """Neighbours of a client, and members of the committee whose signatures it checks."""
+        graph = session_graph(bytes(32), self._count)
+        return len(graph.neighbours(0)), graph.quorum
+
     def peak_memory(self) -> int:
         """Bytes that the server and one arriving vector take at most."""
         tracemalloc.start()
@@ -280,6 +292,32 @@ def _signed(config: SessionConfig, record: KeyRecord) -> tuple[bytes, bytes]:
 def _roster(pem: bytes) -> Roster:
     # `of_authority` shares rosters within a process; every real device has its own.
     return Roster(authorities=(parse_pem(pem),))
+
+
+def measure_primitives(setting: Setting, neighbours: int, committee: int) -> float:
+    """The least a client can take: processor seconds, the median of `REPEATS`.
+
+    One stream of the cipher for each mask, one X25519 agreement with each neighbour for the mask
+    and one for the channel, one Ed25519 signature of each neighbour and of the committee.
+    """
+    key, signer = X25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    other, verifier = X25519PrivateKey.generate().public_key(), signer.public_key()
+    signature = signer.sign(CONTENT)
+    part = np.empty(min(CHUNK, setting.dimension), dtype=np.uint32).data.cast("B")
+    seconds = []
+    for _ in range(REPEATS):
+        clock = Clock()
+        with clock.running():
+            for _ in range(neighbours + 1):
+                stream = CipherStream(cipher=setting.cipher)
+                for start in range(0, 4 * setting.dimension, len(part)):
+                    stream.read_into(part[: 4 * setting.dimension - start])
+            for _ in range(2 * neighbours):
+                key.exchange(other)
+            for _ in range(neighbours + committee):
+                verifier.verify(signature, CONTENT)
+        seconds.append(clock.seconds)
+    return median(seconds)
 
 
 def measure_flower(setting: Setting) -> tuple[float, float]:
@@ -355,6 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "first ms",
         "later ms",
         "masks ms",
+        "floor ms",
         "up / 4d",
         "server s",
         "unmask s",
@@ -368,7 +407,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table.add_row(
             *row,
             f"lepton-flwr, {setting.cipher}",
-            *(f"{1e3 * s:.1f}" for s in (result.first, result.later, result.mask)),
+            *(
+                f"{1e3 * s:.1f}"
+                for s in (result.first, result.later, result.mask, result.primitives)
+            ),
             f"{result.bytes_up / (4 * setting.dimension):.4f}",
             f"{result.server:.2f}",
             f"{result.unmask:.2f}",
@@ -378,9 +420,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if setting is settings[-1] and not options.no_flower:
             client, server = measure_flower(setting)
             ours = f"{client / result.later:.0f} x, {server / result.server:.0f} x"
-            cells = (f"{1e3 * client:.1f}", "", "", "", f"{server:.2f}", "", "", "")
+            cells = (f"{1e3 * client:.1f}", "", "", "", "", f"{server:.2f}", "", "", "")
             table.add_row(*row, f"Flower SecAgg+ ({ours})", *cells)
-    Console(width=140).print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -109,15 +109,10 @@ def main() -> None:
         for epsilon in EPSILONS:
             mechanism = GNMax.calibrated(epsilon, DELTA, options.queries)
             rows.append((f"GNMax, epsilon {epsilon:g}", mechanism.stddev, mechanism))
-        half = GNMax.calibrated(4.0, DELTA, options.queries).stddev
         threshold = 0.75 * options.participants
-        rows.append(
-            (
-                f"confident, {threshold:g} votes, epsilon <= 4",
-                half * np.sqrt(2),
-                ConfidentGNMax(threshold, half, GNMax(half * np.sqrt(2))),
-            )
-        )
+        confident = ConfidentGNMax.calibrated(threshold, 4.0, DELTA, options.queries)
+        name = f"confident, {threshold:g} votes, epsilon <= 4"
+        rows.append((name, confident.answer.stddev, confident))
         for name, stddev, used in track(rows, "polls", console=Console(stderr=True)):
             right, same, answered = [], [], []
             for _ in range(options.repeats):

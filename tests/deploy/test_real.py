@@ -16,13 +16,18 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.private_keys import protect
+from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
 from lepton_flwr.deploy.status import RUNNING, STOPPED, Status
+from lepton_flwr.device import Device
+from lepton_flwr.privacy.events import Unit
+from lepton_flwr.privacy.ledger import Ledger
 from simulations.loopback import environment, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -264,3 +269,74 @@ def test_a_lost_superlink_and_a_taken_port(stage):
         refused = stage.lepton("server", "run", stage.server)
         assert refused.wait(60) == 5
         assert "in use" in stage.output(refused)
+
+
+POLL = """
+scenario = "csv"
+rounds = 2
+[model]
+input_shape = [2]
+num_classes = 2
+classes = ["below", "above"]
+[train]
+hidden_units = []
+local_steps = 10
+sampling_probability = 0.2
+"""
+
+
+@pytest.mark.slow
+def test_devices_vote_on_rows_if_their_policies_say_so(stage):
+    rng = np.random.default_rng(7)
+    for device in stage.devices:
+        x = rng.normal(size=(400, 2)).astype(np.float32)
+        y = (x.sum(axis=1) > 0).astype(np.int32)
+        ClientData(x[:380], y[:380], x[380:], y[380:]).save(device / "data.npz")
+
+    def allow(devices):
+        for device in devices:
+            path = device / "policy.toml"
+            path.write_text(f'actions = ["evaluate.vote"]\n{path.read_text()}')
+
+    (stage.root / "poll.toml").write_text(POLL)
+    (stage.root / "rows.csv").write_text("a,b\n2,2\n-2,-1\n1,3\n-3,0.5\n")
+    out = stage.root / "predictions.csv"
+    # Noise of .3 votes: three that agree are outvoted by it with a chance below 1e-11.
+    asked = ["server", "poll", stage.server, stage.root / "rows.csv", "--epsilon", 100,
+             "--config", stage.root / "poll.toml", "--out", out]  # fmt: skip
+
+    early = stage.lepton(*asked)
+    assert early.wait(60) == 5
+    assert "the server is not running" in stage.output(early)
+
+    server = stage.lepton("server", "run", stage.server)
+    wait_until(lambda: state(stage.server) == RUNNING)
+    devices = [stage.lepton("device", "run", device) for device in stage.devices]
+    wait_until(lambda: all(state(device) == RUNNING for device in stage.devices))
+
+    allow(stage.devices[:2])
+    refused = stage.lepton(*asked)
+    assert refused.wait(400) == 5
+    assert "lost: 1 refused by its policy" in stage.output(refused).splitlines()[-1]
+    assert not out.exists()
+
+    allow(stage.devices[2:])
+    poll = stage.lepton(*asked, "--limit", 200)  # the one before stays charged
+    assert poll.wait(400) == 0, stage.output(poll)
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == [
+        "prediction", "above", "below", "above", "below",
+    ]  # fmt: skip
+    assert "4 of 4 rows answered by 3 participants" in stage.output(poll)
+    with Ledger(stage.server / "ledger" / "server.db") as ledger:
+        assert [entry.committed for entry in ledger.history()] == [False, True]
+    for folder in stage.devices:
+        with Device.open(folder).ledger() as ledger:
+            (entry,) = ledger.history()
+        assert entry.committed
+        assert {charge.unit for charge in entry.charges} == {Unit.RECORD, Unit.CLIENT}
+
+    for process in (*devices, server):
+        process.send_signal(signal.SIGTERM)
+    for process in (*devices, server):
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert descendants(stage.mark) == []

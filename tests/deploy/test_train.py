@@ -24,7 +24,9 @@ def server(tmp_path):
 def handed(monkeypatch):
     """The values that the app is started with."""
     calls = []
-    monkeypatch.setattr(train, "_run", lambda folder, values, logs, console: calls.append(values))
+    monkeypatch.setattr(
+        train, "run_app", lambda folder, values, logs, console: calls.append(values)
+    )
     return calls
 
 

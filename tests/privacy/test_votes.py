@@ -213,3 +213,20 @@ def test_impossible_settings_are_refused(value):
         GNMax(value)
     with pytest.raises(ConfigError, match="threshold"):
         ConfidentGNMax(value, 1.0, GNMax(1.0))
+
+
+def test_margins_are_between_the_first_and_the_second():
+    counts = np.array([[3, 9, 1], [4, 4, 2], [0, 0, 7]])
+    labels, margins = Plurality().decide(counts)
+    assert (labels.tolist(), margins.tolist()) == ([1, 0, 2], [6, 0, 7])
+
+
+def test_a_noised_margin_tells_no_more_than_the_noised_counts():
+    """Its mean is that of the counts' margin, its variance that of two counts' noise."""
+    counts = np.tile(np.array([[200, 100]]), (QUERIES, 1))
+    labels, margins = GNMax(STDDEV).decide(counts, keyed())
+    assert (labels == 0).all()
+    assert margins.mean() == pytest.approx(100, abs=5 * STDDEV * math.sqrt(2 / QUERIES))
+    assert margins.std() == pytest.approx(STDDEV * math.sqrt(2), rel=0.03)
+    again = GNMax(STDDEV).release(counts, keyed())
+    assert again.tolist() == labels.tolist()

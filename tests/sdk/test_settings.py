@@ -3,7 +3,7 @@
 import pytest
 
 from lepton_flwr import LeptonClient
-from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.errors import ConfigError
 from lepton_flwr.sdk.settings import Settings
 
 WRONG = {
@@ -25,7 +25,8 @@ WRONG = {
     "key_store": (7,),
     "encryption": ("aes", "rot13"),
     "ledger": (7,),
-    "out": (None,),
+    "out": (7,),
+    "federation": (7,),
     "seed": (-1, 1.0),
     "progress": (1,),
 }
@@ -52,9 +53,18 @@ def test_natural_participants_need_their_column_and_only_they(options):
         Settings(**options)
 
 
-def test_a_real_federation_is_refused_by_name():
-    with pytest.raises(FederationError, match="cannot submit to a real federation yet"):
-        LeptonClient(federation="server.example:9093")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"partition": "dirichlet"}, {"partition": "natural", "by": "town"}, {"alpha": 0.5},
+        {"test_fraction": 0.3}, {"bounds": {"age": [0, 120]}}, {"mechanism": "laplace"},
+    ],
+)  # fmt: skip
+def test_what_divides_or_perturbs_one_table_contradicts_a_federation(options):
+    name = min(options)
+    with pytest.raises(ConfigError, match=r"with federation: .*|expected mechanism") as caught:
+        LeptonClient(federation="clinics/server", **options)
+    assert str(caught.value).startswith((name, max(options)))
 
 
 def test_defaults_are_private():

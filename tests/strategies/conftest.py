@@ -1,23 +1,33 @@
 """A federation without processes: the real client mod behind a grid that calls it directly."""
 
+import logging
 import pickle
+import sys
+import types
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from clients.client_app import app as client_app
 from clients.secagg_mod import SecureAggregationMod
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Identity, Roster
+from lepton_flwr.data.federated import ClientData
+from lepton_flwr.device import simulated_root
+from lepton_flwr.provision import provision
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
+from lepton_flwr.training.models import ModelSpec
+from lepton_flwr.training.task import Task
 
 RUN_ID = 2**63 + 11
 MEMBERS = 131  # enough for a ring
@@ -192,3 +202,105 @@ def initial() -> ArrayRecord:
     rng = np.random.default_rng(5)
     shapes = [(7, 4), (4,), (4, 1), (1,)]
     return ArrayRecord([rng.normal(0, 0.5, shape).astype(np.float32) for shape in shapes])
+
+
+@pytest.fixture
+def device_app() -> Callable[[Message, Context], Message]:
+    """The real ClientApp as Flower runs it: what it raises becomes an error reply."""
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return client_app(message, context)
+        except ValueError as error:
+            return Message(Error(2, f"ValueError: {error}"), reply_to=message)
+
+    return answer
+
+
+@pytest.fixture
+def task() -> Task:
+    """Private training of a linear model of two features and two classes."""
+    return Task(
+        model=ModelSpec("mlp", (2,), 2, ()),
+        optimizer="sgd",
+        learning_rate=0.1,
+        local_steps=5,
+        sampling_probability=0.1,
+        noise_multiplier=1.5,
+        l2_norm_clip=1.0,
+        engine="vectorized",
+        seed=1,
+    )
+
+
+@pytest.fixture
+def keras_task(monkeypatch) -> types.ModuleType:
+    """Stands for the clients' module that trains; what a test does not set is missing."""
+    fake = types.ModuleType("clients.keras_task")
+    monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
+    monkeypatch.setattr("clients.keras_task", fake, raising=False)
+    return fake
+
+
+@dataclass
+class VotingDevices:
+    """Devices that are ready to vote.
+
+    Attributes:
+        folders: of each.
+        grid: reaches them; on it `replies` and `requests`.
+        trained: number of each whose model was trained.
+    """
+
+    folders: list[Path]
+    grid: DirectGrid
+    trained: list[int]
+
+    @property
+    def roster(self) -> Roster:
+        return Roster.of_authority((self.folders[0] / "roster.pem").read_bytes())
+
+    def allow(self, text: str, devices: int | None = None) -> None:
+        """Replace policies, all or the first few."""
+        for folder in self.folders[:devices]:
+            (folder / "policy.toml").write_text(text)
+
+
+@pytest.fixture
+def voting_devices(grid, device_app, keras_task, tmp_path, monkeypatch):
+    """Makes devices of given votes, int (devices, queries); training is replaced."""
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def make(votes: np.ndarray, num_classes: int) -> VotingDevices:
+        rows = [
+            ClientData(
+                np.full((6, 2), number, np.float32),
+                np.zeros(6, np.int32),
+                np.zeros((1, 2), np.float32),
+                np.zeros(1, np.int32),
+            )
+            for number in range(len(votes))
+        ]
+        folders = provision(
+            simulated_root(RUN_ID),
+            rows,
+            min_survivors=3,
+            actions=["train", "evaluate", "evaluate.vote"],
+        )
+        direct = grid(clients=len(votes), app=lambda partition, mods: device_app)
+        direct.apps = dict.fromkeys(range(len(votes)), device_app)
+        made = VotingDevices(folders, direct, [])
+
+        def train(task, weights, data, server_round):
+            made.trained.append(int(data.x_train[0, 0]))
+            return [weight + data.x_train[0, 0] for weight in weights]
+
+        def probabilities(task, weights, rows):
+            own = round(float(weights[0][0, 0]))
+            return np.eye(num_classes)[votes[own, : len(rows)]]
+
+        keras_task.train, keras_task.probabilities = train, probabilities
+        return made
+
+    return make

@@ -12,7 +12,7 @@ from lepton_flwr.failures import Failure
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.secagg import version
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
-from strategies import secure_grid
+from strategies import secure_session
 from strategies.exchange import RunInterruptedError
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import SecureGrid, SecureSettings
@@ -39,7 +39,7 @@ class Heard(Watcher):
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    monkeypatch.setattr(secure_grid, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(secure_session, "FIRST_BACKOFF", 0.001)
 
 
 def run(grid, members, initial, rounds=1, watcher=None, stop=None, **changes):
@@ -217,7 +217,7 @@ class TestRetries:
         assert charges == [1]
 
     def test_an_operator_ends_the_wait_for_a_retry(self, grid, members, initial, monkeypatch):
-        monkeypatch.setattr(secure_grid, "FIRST_BACKOFF", 1000.0)
+        monkeypatch.setattr(secure_session, "FIRST_BACKOFF", 1000.0)
         some, stop = grid(), threading.Event()
         some.gone = dict.fromkeys((100, 101, 102), 1)
 

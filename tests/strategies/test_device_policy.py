@@ -6,15 +6,13 @@ Training itself is replaced, so that it can be told whether it was reached.
 import dataclasses
 import logging
 import sys
-import types
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 import lepton_flwr.device as device_module
-from clients.client_app import app as client_app
 from lepton_flwr import code
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster
@@ -24,34 +22,13 @@ from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.policy import CLIENT_NOISE, PrivacyPolicy
 from lepton_flwr.provision import provision
-from lepton_flwr.training.models import ModelSpec
-from lepton_flwr.training.task import Task
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
 RUN_ID = 2**63 + 11
 CLIENTS = 4
-TASK = Task(
-    model=ModelSpec("mlp", (2,), 2, ()),
-    optimizer="sgd",
-    learning_rate=0.1,
-    local_steps=5,
-    sampling_probability=0.1,
-    noise_multiplier=1.5,
-    l2_norm_clip=1.0,
-    engine="vectorized",
-    seed=1,
-)
 ROUND = SampledGaussian(1.5, 0.1, 5)
 POLICY = "min_survivors = 3\nmin_record_noise_multiplier = 1.2\n"
-
-
-def answer(message, context):
-    """As Flower runs an app: what it raises becomes an error reply."""
-    try:
-        return client_app(message, context)
-    except ValueError as error:
-        return Message(Error(2, f"ValueError: {error}"), reply_to=message)
 
 
 def epsilon(rounds, event=ROUND):
@@ -61,17 +38,18 @@ def epsilon(rounds, event=ROUND):
 class Federation:
     """Four devices, a server that may ask for anything, and a record of what happened."""
 
-    def __init__(self, grid, initial, folders, reached):
+    def __init__(self, grid, initial, folders, reached, task):
         self.grid, self.initial, self.folders, self.reached = grid, initial, folders, reached
+        self.task = task
         self.roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
 
-    def ask(self, task=TASK, rounds=1, client_noise=None, privacy=None, survivors=3):
+    def ask(self, task=None, rounds=1, client_noise=None, privacy=None, survivors=3):
         """Returns the reasons of all refusals, by device."""
         self.grid.replies.clear()
         self.grid.contexts.clear()  # what another run leaves in a device is no obstacle
         for context in self.grid.contexts.values():
             context.state.clear()
-        config = {"task": task.to_json()}
+        config = {"task": (task or self.task).to_json()}
         if client_noise is not None:
             config[CLIENT_NOISE] = client_noise
         strategy = SecureAggregation(
@@ -101,7 +79,7 @@ class Federation:
 
 
 @pytest.fixture
-def federation(grid, initial, tmp_path, monkeypatch):
+def federation(grid, initial, device_app, task, keras_task, tmp_path, monkeypatch):
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rng = np.random.default_rng(1)
@@ -121,15 +99,12 @@ def federation(grid, initial, tmp_path, monkeypatch):
         spending=PrivacyPolicy(max_record_epsilon=epsilon(3)),
     )
     reached = {"data": 0, "training": 0}
-    fake = types.ModuleType("clients.keras_task")
 
     def train(task, weights, data, server_round):
         reached["training"] += 1
         return [weight + np.float32(0.01) for weight in weights]
 
-    fake.train = train
-    monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
-    monkeypatch.setattr("clients.keras_task", fake, raising=False)
+    keras_task.train = train
     read = Device.data
 
     def data(self):
@@ -137,9 +112,9 @@ def federation(grid, initial, tmp_path, monkeypatch):
         return read(self)
 
     monkeypatch.setattr(Device, "data", data)
-    direct = grid(clients=CLIENTS, app=lambda partition, mods: client_app)
-    direct.apps = dict.fromkeys(range(CLIENTS), answer)
-    made = Federation(direct, initial, folders, reached)
+    direct = grid(clients=CLIENTS, app=lambda partition, mods: device_app)
+    direct.apps = dict.fromkeys(range(CLIENTS), device_app)
+    made = Federation(direct, initial, folders, reached, task)
 
     def policy(text):
         for folder in folders:
@@ -171,12 +146,12 @@ def test_an_honest_server_is_answered_and_charged(federation):
 
 def test_less_noise_than_the_policy_asks_for_is_refused_by_every_device(federation):
     federation.policy(POLICY)
-    found = federation.ask(dataclasses.replace(TASK, noise_multiplier=1.19))
+    found = federation.ask(dataclasses.replace(federation.task, noise_multiplier=1.19))
     everyone_refused(federation, "PolicyError: noise_multiplier=1.19", found)
 
 
 def test_training_without_noise_fits_no_limit(federation):
-    found = federation.ask(dataclasses.replace(TASK, noise_multiplier=0.0))
+    found = federation.ask(dataclasses.replace(federation.task, noise_multiplier=0.0))
     everyone_refused(federation, "BudgetError: the budget per record", found)
 
 
@@ -200,22 +175,24 @@ def test_a_new_run_does_not_bring_a_new_budget_and_new_data_does(federation):
 
 @pytest.mark.parametrize("more", [{"local_steps": 500}, {"sampling_probability": 1.0}])
 def test_a_costlier_round_is_refused_by_every_device(federation, more):
-    everyone_refused(federation, "BudgetError", federation.ask(dataclasses.replace(TASK, **more)))
+    everyone_refused(
+        federation, "BudgetError", federation.ask(dataclasses.replace(federation.task, **more))
+    )
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate", "query", "train.other", "query.delete"])
-def test_without_secure_aggregation_nothing_is_answered(federation, kind):
+def test_without_secure_aggregation_nothing_is_answered(federation, device_app, kind):
     for node in range(CLIENTS):
         content = RecordDict(
             {
                 "arrays": federation.initial,
-                "config": ConfigRecord({"task": TASK.to_json(), "server-round": 1}),
+                "config": ConfigRecord({"task": federation.task.to_json(), "server-round": 1}),
             }
         )
         message = Message(content, node, kind)
         message.metadata.__dict__["_message_id"] = str(node)
         context = federation_context(node)
-        reply = answer(message, context)
+        reply = device_app(message, context)
         assert reply.has_error()
         # Flower itself turns away what no function is registered for.
         known = kind in ("train", "evaluate")

@@ -15,7 +15,7 @@ from strategies import server_app
 def started(monkeypatch):
     """Federations that were begun, on devices that are not made."""
     federations = []
-    monkeypatch.setattr(server_app, "_devices", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(server_app, "simulated_devices", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(
         server_app, "federate", lambda _, federation, *__: federations.append(federation)
     )

@@ -1,15 +1,10 @@
 """Polls of devices: the real ClientApp behind a direct grid; training itself is replaced."""
 
 import dataclasses
-import logging
-import sys
-import types
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message
 
-from clients.client_app import app as client_app
 from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.device import Device, simulated_root
@@ -25,22 +20,10 @@ from lepton_flwr.secagg.encoding import Kind
 from lepton_flwr.secagg.errors import ThresholdError
 from lepton_flwr.secagg.wire import MASKED
 from lepton_flwr.training.models import ModelSpec
-from lepton_flwr.training.task import Task
 from strategies.voting import FlowerVoters
 
 RUN_ID = 2**63 + 11
 CLIENTS = 5
-TASK = Task(
-    model=ModelSpec("mlp", (2,), 3, ()),
-    optimizer="sgd",
-    learning_rate=0.1,
-    local_steps=5,
-    sampling_probability=0.1,
-    noise_multiplier=1.5,
-    l2_norm_clip=1.0,
-    engine="vectorized",
-    seed=1,
-)
 WEIGHTS = [np.zeros((2, 3), np.float32), np.zeros(3, np.float32)]
 QUERIES = np.arange(12, dtype=np.float32).reshape(6, 2)
 # Of the five devices, each query's answer; the third is a tie of three classes.
@@ -48,63 +31,22 @@ VOTES = np.array([[0, 1, 2, 2, 1, 0]] * 3 + [[0, 1, 1, 1, 1, 2], [0, 2, 0, 2, 1,
 POLICY = 'min_survivors = 3\nactions = ["train", "evaluate", "evaluate.vote"]\n'
 
 
-def answer(message, context):
-    """As Flower runs an app: what it raises becomes an error reply."""
-    try:
-        return client_app(message, context)
-    except ValueError as error:
-        return Message(Error(2, f"ValueError: {error}"), reply_to=message)
+@pytest.fixture
+def devices(voting_devices):
+    return voting_devices(VOTES, 3)
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    rows = [
-        ClientData(
-            np.full((6, 2), number, np.float32),
-            np.zeros(6, np.int32),
-            np.zeros((1, 2), np.float32),
-            np.zeros(1, np.int32),
-        )
-        for number in range(CLIENTS)
-    ]
-    made = provision(simulated_root(RUN_ID), rows, min_survivors=3)
-    fake = types.ModuleType("clients.keras_task")
-    fake.trained = []
-
-    def train(task, weights, data, server_round):
-        fake.trained.append(int(data.x_train[0, 0]))
-        return [weight + data.x_train[0, 0] for weight in weights]
-
-    def probabilities(task, weights, rows):
-        return np.eye(3)[VOTES[round(float(weights[0][0, 0])), : len(rows)]]
-
-    fake.train, fake.probabilities = train, probabilities
-    monkeypatch.setitem(sys.modules, "clients.keras_task", fake)
-    monkeypatch.setattr("clients.keras_task", fake, raising=False)
-    allow(made, POLICY)
-    return made
-
-
-def allow(folders, text):
-    for folder in folders:
-        kept = (folder / "policy.toml").read_text().partition("[privacy]")
-        (folder / "policy.toml").write_text(text + "".join(kept[1:]))
-
-
-def of_devices(grid, folders, task, weights, timeout):
-    direct = grid(clients=CLIENTS, app=lambda partition, mods: client_app)
-    direct.apps = dict.fromkeys(range(CLIENTS), answer)
-    roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
-    made = FlowerVoters(direct, roster, task, weights, min_survivors=3, timeout=timeout)
-    made.direct = direct
-    return made
+def folders(devices):
+    return devices.folders
 
 
 @pytest.fixture
-def voters(grid, folders):
-    return of_devices(grid, folders, TASK, WEIGHTS, 0.2)
+def voters(devices, task):
+    task = dataclasses.replace(task, model=ModelSpec("mlp", (2,), 3, ()))
+    made = FlowerVoters(devices.grid, devices.roster, task, WEIGHTS, min_survivors=3, timeout=0.2)
+    made.direct = devices.grid
+    return made
 
 
 @pytest.fixture
@@ -163,21 +105,18 @@ def test_what_leaves_a_device_is_masked(voters):
     assert bare == []
 
 
-def test_a_device_votes_only_if_its_policy_says_so(poll, voters, folders):
-    allow(folders[:3], "min_survivors = 3\n")
+def test_a_device_votes_only_if_its_policy_says_so(poll, devices):
+    devices.allow("min_survivors = 3\n", devices=3)
     with pytest.raises(ThresholdError, match=r"2 clients.*3 refused by its policy"):
         poll.labels(QUERIES, GNMax(1.0))
-    assert sys.modules["clients.keras_task"].trained == []
+    assert devices.trained == []
 
 
-def test_votes_beyond_a_devices_budget_are_not_cast(poll, folders):
-    allow(folders, POLICY)
-    for folder in folders:
-        text = (folder / "policy.toml").read_text()
-        (folder / "policy.toml").write_text(f"{text}\n[privacy]\nmax_client_epsilon = 1.0\n")
+def test_votes_beyond_a_devices_budget_are_not_cast(poll, devices):
+    devices.allow(f"{POLICY}[privacy]\nmax_client_epsilon = 1.0\n")
     with pytest.raises(ThresholdError, match="budget spent"):
         poll.labels(QUERIES, GNMax(1.0))
-    assert sys.modules["clients.keras_task"].trained == []
+    assert devices.trained == []
 
 
 def test_a_poll_beyond_the_servers_budget_sends_nothing(voters, tmp_path):
@@ -216,7 +155,9 @@ def test_a_question_that_is_none_is_refused_by_devices(fields):
 
 
 @pytest.mark.slow
-def test_devices_train_on_their_own_rows_and_answer_rightly(grid, tmp_path, monkeypatch):
+def test_devices_train_on_their_own_rows_and_answer_rightly(
+    grid, device_app, task, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rng = np.random.default_rng(7)
     rows = []
@@ -224,14 +165,14 @@ def test_devices_train_on_their_own_rows_and_answer_rightly(grid, tmp_path, monk
         x = rng.normal(size=(300, 2)).astype(np.float32)
         y = (x[:, 0] + x[:, 1] > 0).astype(np.int32)
         rows.append(ClientData(x[:280], y[:280], x[280:], y[280:]))
-    folders = provision(simulated_root(RUN_ID), rows, min_survivors=3)
-    allow(folders, POLICY)
-    model = ModelSpec("mlp", (2,), 2, ())
-    task = dataclasses.replace(
-        TASK, model=model, learning_rate=1.0, sampling_probability=0.5, local_steps=40
-    )
+    actions = ["train", "evaluate", "evaluate.vote"]
+    folders = provision(simulated_root(RUN_ID), rows, min_survivors=3, actions=actions)
+    task = dataclasses.replace(task, learning_rate=1.0, sampling_probability=0.5, local_steps=40)
+    direct = grid(clients=CLIENTS)
+    direct.apps = dict.fromkeys(range(CLIENTS), device_app)
+    roster = Roster.of_authority((folders[0] / "roster.pem").read_bytes())
     weights = [np.zeros((2, 1), np.float32), np.zeros(1, np.float32)]
-    voters = of_devices(grid, folders, task, weights, 60.0)
+    voters = FlowerVoters(direct, roster, task, weights, min_survivors=3, timeout=60.0)
     queries = rng.normal(size=(200, 2)).astype(np.float32)
     tally = voters(queries, Question.of(Plurality(), 2))
     assert tally.participants == CLIENTS

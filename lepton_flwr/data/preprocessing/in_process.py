@@ -21,8 +21,8 @@ from lepton_flwr.secagg.content import content_digest
 from lepton_flwr.secagg.floors import ClientFloors
 from lepton_flwr.secagg.in_process import Party, secure_sum
 from lepton_flwr.secagg.parameters import SessionConfig
+from lepton_flwr.secagg.wire import STATISTICS
 
-STATISTICS = "statistics"
 Charge = Callable[[int, Event], AbstractContextManager[None]]
 
 

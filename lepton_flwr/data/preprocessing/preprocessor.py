@@ -228,6 +228,11 @@ class Preprocessor:
         return self.noise_multiplier > 0
 
     @property
+    def schema(self) -> TableSchema:
+        """Names and kinds of the columns that it reads."""
+        return self._schema
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
         return tuple(name for column in self.columns for name in column.feature_names)

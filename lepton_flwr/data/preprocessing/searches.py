@@ -8,11 +8,12 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Self
 
 import numpy as np
 
 from lepton_flwr import _validate as check
-from lepton_flwr.config import IMPUTE
+from lepton_flwr.config import IMPUTE, DataConfig
 from lepton_flwr.data.preprocessing.columns import Column
 from lepton_flwr.data.preprocessing.preprocessor import (
     MOST_OTHERS,
@@ -47,6 +48,7 @@ class Options:
         impute: what stands for a missing number, "mean" or "median". With privacy the median is
             that of a noised histogram of 64 bins.
         scale: divide numbers by their standard deviation; otherwise they are centred only.
+        deviations: by how many of them.
         indicators: add a feature for missing values to the columns that have some.
         most_frequent: a missing category counts as the most frequent one; otherwise it has a
             feature of its own.
@@ -57,15 +59,22 @@ class Options:
 
     impute: str = "mean"
     scale: bool = True
+    deviations: float = 1.0
     indicators: bool = True
     most_frequent: bool = False
     max_categories: int = 100
     most_others: int = 64
 
     def __post_init__(self) -> None:
+        check.finite("deviations", self.deviations, above=0)
         check.choice("impute", self.impute, IMPUTE)
         check.integer("max_categories", self.max_categories, at_least=1, at_most=1000)
         check.integer("most_others", self.most_others, at_least=1, at_most=MOST_OTHERS)
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Self:
+        """What a run's settings say of it."""
+        return cls(impute=data.impute, deviations=data.deviations)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def number(column: Column, options: Options, private: bool) -> Search:
     return FittedNumber(
         column.name,
         mean=mean,
-        scale=math.sqrt(variance) if options.scale and variance > 0 else 1.0,
+        scale=options.deviations * math.sqrt(variance) if options.scale and variance > 0 else 1.0,
         fill=middle if options.impute == "median" and middle is not None else mean,
         low=cut and cut[0],
         high=cut and cut[1],

@@ -55,14 +55,18 @@ class WholeNumbers:
 
     def encode(self, vector: np.ndarray) -> np.ndarray:
         """One client's vector, int64 (size,), as the layout's uint32; cut to the bound."""
+        values: dict[str, np.ndarray | float] = {**self.limbs_of(vector)}
+        return self.layout.encode(values, 1)
+
+    def limbs_of(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """The layout's segments by name, uint64 (size,) each; the vector is cut to the bound."""
         shifted = np.clip(vector, -self.bound, self.bound).astype(np.int64)
         shifted = (shifted + self.bound).astype(np.uint64)
         mask = np.uint64(2**self.limb_bits - 1)
-        values: dict[str, np.ndarray | float] = {
+        return {
             f"limb-{i}": (shifted >> np.uint64(i * self.limb_bits)) & mask
             for i in range(self.limbs)
         }
-        return self.layout.encode(values, 1)
 
     def decode(self, total: np.ndarray) -> tuple[list[int], int]:
         """The sums as exact Python ints, and the number of clients in them."""

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.assemble import assemble
+from lepton_flwr.data.csv_rows import column_names
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.preprocessing.columns import CATEGORY, Column, TableSchema
-from lepton_flwr.data.preprocessing.preprocessor import FittedNumber, Preprocessor
-from lepton_flwr.data.preprocessing.questions import SALT_BYTES
+from lepton_flwr.data.preprocessing.fit import by_bounds
 from lepton_flwr.data.scenario import Scenario
 from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import ConfigError, DataError
@@ -73,17 +73,11 @@ def header(path: Path) -> list[str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = [name.strip() for name in next(csv.reader(file), [])]
+            return column_names(csv.reader(file), str(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error):
         raise DataError(f"{path}: no CSV file in UTF-8") from None
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}: column {name!r} appears more than once; rename one")
-    if not names or not all(names):
-        raise DataError(f"{path}: expected a first line that names every column")
-    return names
 
 
 def load(config: RunConfig) -> FederatedData | FederatedTables:
@@ -127,7 +121,11 @@ def load(config: RunConfig) -> FederatedData | FederatedTables:
     if by:
         config = dataclasses.replace(config, data=dataclasses.replace(data, partition="natural"))
     if set(features) == set(data.ranges):
-        public = _public([_number(name, table[name], data.ranges[name]) for name in features])
+        for name in features:
+            _check_number(name, table[name])
+    schema = _schema(table[features], config)
+    public = by_bounds(schema)
+    if public is not None:
         made = assemble(
             config,
             public.transform(table),
@@ -138,7 +136,6 @@ def load(config: RunConfig) -> FederatedData | FederatedTables:
             feature_names=public.feature_names,
         )
         return dataclasses.replace(made, preprocessor=public, label=label, classes=texts)
-    schema = _schema(table[features], config)
     tables = assemble_tables(
         config,
         schema.read(table),
@@ -183,12 +180,7 @@ def _require_ranges(features: list[str], config: RunConfig) -> None:
         )
 
 
-def _public(columns: Sequence[FittedNumber]) -> Preprocessor:
-    """Scaling by public ranges, which knows nothing of the records."""
-    return Preprocessor(tuple(columns), salt=bytes(SALT_BYTES))
-
-
-def _number(name: str, values: Any, bounds: Any) -> FittedNumber:
+def _check_number(name: str, values: Any) -> None:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if not (is_numeric_dtype(values) or is_bool_dtype(values)):
@@ -203,9 +195,6 @@ def _number(name: str, values: Any, bounds: Any) -> FittedNumber:
         )
     if np.isinf(numbers).any():
         raise DataError(f"column {name!r} has infinite values: expected finite numbers")
-    low, high = map(float, bounds)
-    middle = (low + high) / 2
-    return FittedNumber(name, middle, (high - low) / 2, middle, low, high)
 
 
 def _classes(label: str, values: Any) -> tuple[np.ndarray, tuple[str, ...]]:

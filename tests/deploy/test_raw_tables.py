@@ -1,0 +1,177 @@
+"""Devices with raw tables and a data scientist at their server, as real processes."""
+
+import contextlib
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.encrypted_file import encrypt_file
+from lepton_flwr.crypto.recipients import DecryptionKey
+from lepton_flwr.deploy.folders import create
+from lepton_flwr.deploy.status import RUNNING, Status
+from lepton_flwr.device import Device
+from lepton_flwr.privacy.events import SampledGaussian, Unit
+from simulations.loopback import environment, free_port
+
+ROOT = Path(__file__).parents[2]
+MARK = "LEPTON_TEST_MARK"
+DEVICES = 3
+SCHEMA = b"""
+label = "ill"
+classes = ["no", "yes"]
+[columns]
+age = { kind = "number", low = 0, high = 120 }
+plan = "category"
+"""
+# The ten lines, at the server; what is printed is checked.
+SCRIPT = """
+import sys
+import pandas as pd
+from lepton_flwr import LeptonClient
+
+data = pd.read_csv(sys.argv[1], dtype={"plan": str})
+X = data.iloc[:, :-1].values
+y = data.iloc[:, -1].values
+client = LeptonClient(
+    federation=sys.argv[2], key_store=sys.argv[3], rounds=1, local_steps=40, epsilon=8.0
+)
+client.preprocess_data(X, y)
+client.encrypt_data()
+client.add_differential_privacy_noise()
+client.federated_learning()
+model_params = client.get_model_params()
+assert not any(text.encode() in model_params for text in ("plan", "age"))
+client.decrypt_model_params(model_params)
+predictions = client.predict(X)
+print("RIGHT", float((predictions == y).mean()))
+print("FOLDER", client.folder)
+"""
+
+
+def table(path, rows, seed):
+    """Rows of which old people on plan 007 are ill."""
+    rng = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "plan", "ill"])
+        for _ in range(rows):
+            age, plan = int(rng.integers(0, 120)), str(rng.choice(["007", "8"]))
+            ill = age + (40 if plan == "007" else -40) > 60
+            writer.writerow([age, plan, "yes" if ill else "no"])
+
+
+def marked(mark):
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def state(folder):
+    status = Status.read(folder)
+    return status.state if status else ""
+
+
+@pytest.fixture
+def federation():
+    """A running server and three running devices with tables, one of them encrypted."""
+    root, mark = Path(tempfile.mkdtemp(prefix="lt-")), uuid.uuid4().hex
+    variables = {**environment(), MARK: mark, "PYTHONPATH": str(ROOT)}
+    create(root / "fed", DEVICES, Address("localhost", free_port()), schema=SCHEMA)
+    server, devices = root / "fed" / "server", sorted((root / "fed" / "devices").iterdir())
+    for seed, device in enumerate(devices):
+        policy = device / "policy.toml"
+        policy.write_text(policy.read_text().replace("epsilon = 3.0", "epsilon = 8.0"))
+        table(device / "data.csv", 600, seed)
+    key = DecryptionKey.generate()
+    key.save(devices[0] / "data.key")
+    encrypt_file(devices[0] / "data.csv", devices[0] / "data.csv.lepton", [key.recipient])
+    (devices[0] / "data.csv").unlink()
+    started = []
+
+    def start(*arguments):
+        with (root / f"{len(started)}.out").open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "lepton_flwr.cli", *map(str, arguments)],
+                    env=variables, stdout=log, stderr=subprocess.STDOUT,
+                )
+            )  # fmt: skip
+
+    def wait_until(condition, seconds=300):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, [p.read_text() for p in root.glob("*.out")]
+            time.sleep(0.1)
+
+    try:
+        start("server", "run", server)
+        wait_until(lambda: "3 registered" in (root / "0.out").read_text())
+        for device in devices:
+            start("device", "run", device)
+        wait_until(lambda: all(state(device) == RUNNING for device in devices))
+        yield root, server, devices, variables
+    finally:
+        for process in reversed(started):
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(root)
+
+
+@pytest.mark.slow
+def test_the_ten_lines_learn_from_devices_that_keep_their_tables(federation):
+    root, server, devices, variables = federation
+    table(root / "mine.csv", 400, 99)
+    (root / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, root / "script.py", root / "mine.csv", server, root / "keys"],
+        env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.count(" "))
+    folder = Path(said["FOLDER"])
+    assert folder.parent == server / "runs"
+    assert float(said["RIGHT"]) > 0.75
+
+    # Each device was charged for one question and one round, and lost nothing else.
+    for device in map(Device.open, devices):
+        with device.ledger() as ledger:
+            history = ledger.history()
+        first, second = (
+            [c.event for c in entry.charges if c.unit is Unit.RECORD] for entry in history
+        )
+        (statistics,), (training,) = first, second
+        assert statistics == SampledGaussian(statistics.noise_multiplier, 1.0, 1)
+        assert statistics.noise_multiplier > 0
+        assert training.steps_per_round == 40
+    assert not (folder / "model.keras").exists()
+    assert not (folder / "preprocessor.json").exists()
+
+    # The pipeline travels with the model: a raw CSV, with the key of the one whom it is for.
+    out = root / "predictions.csv"
+    command = [
+        sys.executable, "-m", "lepton_flwr.cli", "predict", folder, root / "mine.csv",
+        "--key", root / "keys" / "models.key", "--out", out, "--unseen", "other",
+    ]  # fmt: skip
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"accuracy {float(said['RIGHT']):.3f}"[:13] in done.stdout
+    assert len(out.read_text().splitlines()) == 401
