@@ -18,6 +18,7 @@ from flwr.app import (
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.refusal import refusal
+from lepton_flwr.crypto import digest as digests
 from lepton_flwr.errors import PolicyError
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER, clip_by_layer, clip_l2
 from lepton_flwr.secagg import version
@@ -53,6 +54,8 @@ from lepton_flwr.secagg.wire import (
 )
 
 LAST_NUMBER = "last-number"
+_DIGEST = "digest"
+_LABEL = "lepton/secagg/kept/v1"
 # The record in which the app finds what this device has agreed to.
 SESSION = "secure-session"
 
@@ -169,10 +172,14 @@ class _Store:
 
     def load(self, participant: Participant) -> ClientSession:
         """Take the session out: if what follows fails, it is gone."""
-        fields = {key: value for key, value in self._record().items() if key != LAST_NUMBER}
+        fields = self._record()
+        fields.pop(LAST_NUMBER, None)
+        kept = fields.pop(_DIGEST, None)
         if not fields:
             raise SessionLostError("no session is open: it ended, or this device was restarted")
         self.erase()
+        if kept != _digest(fields):
+            raise SessionLostError("the session that this device kept was damaged: it is lost")
         return ClientSession.from_fields(
             fields, participant.identity, participant.roster, participant.floors
         )
@@ -181,11 +188,18 @@ class _Store:
         """Forget the session and its secrets; its number stays taken."""
         self._write(self.last_number, {})
 
-    def _record(self) -> Mapping[str, Any]:
+    def _record(self) -> dict[str, Any]:
         return dict(self._state.config_records.get(self._key, {}))
 
     def _write(self, last_number: int, fields: Fields) -> None:
-        self._state[self._key] = ConfigRecord({LAST_NUMBER: last_number, **fields})
+        # With one wrong bit in a key its masks do not cancel, and nobody sees it in the sum.
+        digest = {_DIGEST: _digest(fields)} if fields else {}
+        self._state[self._key] = ConfigRecord({LAST_NUMBER: last_number, **fields, **digest})
+
+
+def _digest(fields: Fields) -> bytes:
+    """Of a session at rest, 32 bytes; it guards against faults, not against who can write it."""
+    return digests.digest(_LABEL, digests.field(repr(sorted(fields.items()))))
 
 
 def _reply(message: Message, fields: Fields) -> Message:

@@ -179,11 +179,24 @@ class Processes:
                 time.sleep(_POLL_SECONDS)
 
     def _marked(self) -> Iterator[int]:
-        mark = self._mark.encode()
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    yield int(entry.name)
+        name, _, value = self._mark.partition("=")
+        return having({name: value})
+
+
+def having(variables: Mapping[str, str], program: str = "") -> Iterator[int]:
+    """Ids of the processes (on Linux) that were started with these environment variables.
+
+    Args:
+        variables: all of them.
+        program: a part of the command line, if given.
+    """
+    wanted = {f"{name}={value}".encode() for name, value in variables.items()}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            known = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            if wanted <= set(known) and program.encode() in command:
+                yield int(entry.name)
 
 
 @contextlib.contextmanager

@@ -150,6 +150,7 @@ class _Server:
         self._inner = inner_strategy(config.train)
         self._clip = config.dp.client.l2_norm_clip
         self._rounds = Rounds(observer, budgets, latest.records if latest else ())
+        self._goes_on = latest is not None
         self._seconds = latest.seconds if latest else 0.0
         numbers = self._checkpoints.next_number if self._checkpoints else None
         self._next_number = numbers or itertools.count(1).__next__
@@ -193,7 +194,10 @@ class _Server:
             self._save()
             self._lose_unfinished()
             if len(self._rounds.records) < config.rounds:
-                await_nodes(self._grid, config.clients or 0, self._stop)
+                clients = config.clients or 0
+                # Going on, a run has been doing without those that have left it since.
+                fewest = config.secagg.min_survivors if self._goes_on else clients
+                await_nodes(self._grid, clients, self._stop, fewest=fewest)
                 self._train()
             reason = "finished"
         except RunInterruptedError:
@@ -400,8 +404,14 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
 
 
-def await_nodes(grid: Grid, clients: int, stop: threading.Event | None = None) -> None:
-    """Wait for so many nodes.
+def await_nodes(
+    grid: Grid,
+    clients: int,
+    stop: threading.Event | None = None,
+    *,
+    fewest: int | None = None,
+) -> None:
+    """Wait for so many nodes, or in the end for the `fewest` that will do; None wants all.
 
     Raises:
         FederationError: fewer came within `NODES_TIMEOUT`.
@@ -412,6 +422,8 @@ def await_nodes(grid: Grid, clients: int, stop: threading.Event | None = None) -
         if stop is not None and stop.is_set():
             raise RunInterruptedError("stopped by the operator")
         if time.monotonic() > deadline:
+            if fewest is not None and count >= fewest:
+                return
             raise FederationError(
                 f"{count} of {clients} clients came within {NODES_TIMEOUT:.0f} s: start the "
                 "others, or set clients to their number"

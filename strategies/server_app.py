@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import shutil
 import threading
 import time
 import warnings
@@ -19,6 +18,8 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from lepton_flwr._files import output_errors
+from lepton_flwr._leftovers import held
 from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
@@ -26,7 +27,7 @@ from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import ACTIONS, simulated_root
+from lepton_flwr.device import ACTIONS, check_private, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.provision import provision
@@ -168,7 +169,10 @@ def simulated_devices(
         Their roster.
     """
     root = simulated_root(run_id)
-    try:
+    with output_errors(root.parent):
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+    check_private(root.parent)
+    with held(root):
         folders = provision(
             root,
             data.clients,
@@ -178,8 +182,6 @@ def simulated_devices(
             actions=actions,
         )
         yield Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 app = ServerApp()

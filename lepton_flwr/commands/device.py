@@ -36,11 +36,12 @@ def check(folder: Folder, *, debug: Debug = False) -> None:
     with one_line_errors(debug):
         from lepton_flwr.crypto.tls import AUTHORITY_FILE
         from lepton_flwr.deploy import device
+        from lepton_flwr.deploy.probe import try_server
         from lepton_flwr.deploy.settings import DeviceSettings
 
         settings = DeviceSettings.read(folder)
         device.check(folder)
-        device.try_server(settings.server, folder / AUTHORITY_FILE)
+        try_server(settings.server, folder / AUTHORITY_FILE)
         typer.echo(f"{settings.name}: ready; the server at {settings.server} answers")
 
 

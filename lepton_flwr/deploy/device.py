@@ -2,8 +2,6 @@
 
 import json
 import os
-import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.members import NODE_KEY_FILE
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.wire import SCHEMA_FILE
+from lepton_flwr.deploy.probe import try_server
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Component, Keeper, keep, only_one
@@ -32,7 +31,6 @@ from simulations.processes import Processes, termination_as_exit
 
 SUPERNODE = "supernode"
 LOGS, FLOWER_HOME, TRUSTED_FILE = "logs", "flower", "trusted.yaml"
-CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 60.0
 # Flower's exit codes for a bad key, bad arguments and bad certificates.
 FATAL = frozenset({302, 303, 304, 600, 602, 603, 604} | {2})
@@ -112,29 +110,6 @@ def check(folder: Path) -> None:
         )
     if rows.name == SEALED_FILE:
         DecryptionKey.load(folder / DATA_KEY_FILE)
-
-
-def try_server(address: Address, authority: Path) -> None:
-    """Open a TLS connection as the SuperNode will, for an error that says what is wrong.
-
-    Raises:
-        FederationError: there is no server, or one whose certificate is not the authority's.
-    """
-    try:
-        context = ssl.create_default_context(cafile=authority)
-        with (
-            socket.create_connection(address, timeout=CONNECT_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=address.host),
-        ):
-            return
-    except ssl.SSLCertVerificationError as error:
-        raise FederationError(
-            f"the server at {address} is not the one of {authority.name}: {error.verify_message}; "
-            "compare ca.crt with the server's, and the clocks"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise FederationError(f"no server at {address}: {reason}") from None
 
 
 class _SuperNode:

@@ -30,13 +30,14 @@ ROUTES = frozenset(
         "confirm-message-received",
     )
 )  # fmt: skip
-MAX_BODY_BYTES = 64 << 20  # a device's masked sum is one object, which Flower does not cut
+MAX_BODY_BYTES = 64 << 20  # Flower cuts arrays into objects of 5 MB
 MAX_HELD_BYTES = 512 << 20  # of all bodies together: nobody has been authenticated yet
 MAX_CONNECTIONS = 20_000
 MAX_CONNECTIONS_OF_ONE = 4_000  # devices behind one router share its address
 MAX_FILES = 65_536
 IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
+PART_SECONDS = 1.0
 UPSTREAM_SECONDS = 120.0
 # A SuperNode that is told of no message asks again after 3 s. So one for whom there is none is
 # answered late: well before it gives up (30 s) or its signature does (300 s).
@@ -66,8 +67,9 @@ class Gate:
 
     Guarantee: a request reaches the SuperLink only as a POST to one of `ROUTES`, without a query,
     and with a body of at most `MAX_BODY_BYTES`. No more than `MAX_HELD_BYTES` of bodies are held at
-    a time; what would exceed that is answered 503. Whoever is held has been authenticated by the
-    SuperLink, and is again whenever the SuperLink is asked.
+    a time; what would exceed that is answered 503. The connection of a request that is refused is
+    closed, its body unread. Whoever is held has been authenticated by the SuperLink, and is again
+    whenever the SuperLink is asked.
     """
 
     def __init__(self, port: int, authority: Path) -> None:
@@ -95,21 +97,21 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["raw_path"].decode("latin-1")
         if path not in ROUTES or scope["query_string"]:
-            await _reply(send, 404)
+            await _refuse(send, 404)
             return
         if scope["method"] != "POST":
-            await _reply(send, 405)
+            await _refuse(send, 405)
             return
         with self._holding() as hold:
             try:
                 body = await asyncio.wait_for(_read(receive, hold), BODY_SECONDS)
             except TimeoutError:
-                await _reply(send, 408)
+                await _refuse(send, 408)
             except _FullError:
-                await _reply(send, 503)  # Flower's devices try again
+                await _refuse(send, 503)  # Flower's devices try again
             else:
                 if body is None:
-                    await _reply(send, 413)
+                    await _refuse(send, 413)
                 else:
                     await self._pass_on(path, scope, body, receive, send)
 
@@ -216,6 +218,11 @@ async def _read(receive: Receive, hold: Callable[[int], None]) -> bytes | None:
             return b"".join(parts)
 
 
+async def _refuse(send: Send, status: int) -> None:
+    """Answer and hang up: what more there is of the body is not read."""
+    await _reply(send, status, headers=[(b"connection", b"close")])
+
+
 async def _reply(
     send: Send, status: int, body: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
@@ -229,7 +236,7 @@ def bounded(protocol: type[Any]) -> type[Any]:
 
     An address (of IPv6, its network of 64 bits) has at most `MAX_CONNECTIONS_OF_ONE` connections.
     One that asks nothing for `IDLE_SECONDS`, from its beginning or after an answer, is closed, also
-    if it sends half a request.
+    if it sends half a request; so is one that goes on sending after it was refused.
     """
     counts: Counter[str] = Counter()
 
@@ -252,6 +259,13 @@ def bounded(protocol: type[Any]) -> type[Any]:
                 del counts[self._origin]
             if self._watch is not None:
                 self._watch.cancel()
+
+        def on_response_complete(self) -> None:
+            unread = self.cycle is not None and self.cycle.more_body
+            super().on_response_complete()
+            # TLS would read on until the other end agrees to part; a second is for the answer.
+            if unread and self.transport.is_closing():
+                self.loop.call_later(PART_SECONDS, self.transport.abort)
 
         def _look(self) -> None:
             request = self.cycle
@@ -306,7 +320,6 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         ssl_keyfile=str(files.key),
         access_log=False,
         server_header=False,
-        date_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         http=bounded(AutoHTTPProtocol),
         ws="none",

@@ -26,7 +26,7 @@ SUPERLINK, GATE = "superlink", "gate"
 LOGS, FLOWER_HOME = "logs", "flower"
 # Flower's exit codes for bad arguments, a database of another version, and bad certificates.
 FATAL = frozenset({104, 105, 600, 602, 604, 605} | {2})
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS, _CERTIFICATE_SECONDS = 2.0, 30.0
 _HOST = "127.0.0.1"
 
 
@@ -82,7 +82,14 @@ def _serve(
     gate = Keeper(_Gate(folder, settings, inner), processes, status, say)
     nodes = Nodes(folder, processes, CONNECTION, flower_variables(folder))
     say(f"serving {settings.address} at {settings.listen}")
-    keep([superlink, gate], status, _aligner(nodes, lambda: superlink.up, status, say))
+    align = _aligner(nodes, lambda: superlink.up, status, say)
+    watch = _certificate_watch(ServerCredentials.within(folder), status, say)
+
+    def tick() -> None:
+        align()
+        watch()
+
+    keep([superlink, gate], status, tick)
 
 
 def _aligner(
@@ -108,6 +115,27 @@ def _aligner(
             say(f"devices: {added} registered, {removed} unregistered")
 
     return align
+
+
+def _certificate_watch(
+    files: ServerCredentials, status: StatusFile, say: Callable[[str], None]
+) -> Callable[[], None]:
+    """What tells, once, that the certificate has ended; devices that are connected stay so."""
+    next_look, told = 0.0, False
+
+    def watch() -> None:
+        nonlocal next_look, told
+        if told or time.monotonic() < next_look:
+            return
+        next_look = time.monotonic() + _CERTIFICATE_SECONDS
+        try:
+            _check_credentials(files)
+        except LeptonError as error:
+            told = True
+            status.failed(str(error))
+            say(f"{error}; then start this server again: no device that comes now is let in")
+
+    return watch
 
 
 class _SuperLink:

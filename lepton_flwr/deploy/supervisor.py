@@ -15,6 +15,7 @@ from lepton_flwr.deploy.status import RUNNING, STARTING, WAITING, StatusFile
 from lepton_flwr.errors import FederationError, LeptonError
 from simulations.processes import Processes
 
+LOCK_FILE = ".running"
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 # A run that lasts this long was a good one, and the pauses start anew.
 GOOD_SECONDS = 300.0
@@ -213,12 +214,30 @@ def only_one(folder: Path) -> Iterator[None]:
         FederationError: another one runs.
     """
     with output_errors(folder):
-        lock: IO[bytes] = (folder / ".running").open("ab")
+        lock: IO[bytes] = (folder / LOCK_FILE).open("ab")
+    with lock:
+        for wait in (0.05, 0.05, 0.05, None):  # `is_run` holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if wait is None:
+                    raise FederationError(
+                        f"{folder}: already running: expected one process for it"
+                    ) from None
+                time.sleep(wait)
+        yield
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a process is in `only_one` of the folder; one that was killed is not."""
+    try:
+        lock = (folder / LOCK_FILE).open("rb")
+    except OSError:
+        return False
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            raise FederationError(
-                f"{folder}: already running: expected one process for it"
-            ) from None
-        yield
+            return True
+    return False

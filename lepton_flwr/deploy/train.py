@@ -14,6 +14,7 @@ from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
 from lepton_flwr.deploy.settings import ServerSettings
 from lepton_flwr.deploy.status import RUNNING, Status
+from lepton_flwr.deploy.supervisor import is_run
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.runs.checkpoint import Checkpoints
 from simulations.loopback import environment
@@ -126,10 +127,13 @@ def check_running(folder: Path) -> None:
     """
     ServerSettings.read(folder)
     status = Status.read(folder)
-    if status is None or status.state != RUNNING:
+    state = status.state if status else "not running"
+    if state == RUNNING and not is_run(folder):  # killed: the last that it said is not true
+        state = "gone without a word"
+    if state != RUNNING:
         raise FederationError(
-            f"{folder}: the server is {status.state if status else 'not running'}: expected "
-            "`lepton server run` of the same folder, on this machine"
+            f"{folder}: the server is {state}: expected `lepton server run` of the same folder, on "
+            "this machine"
         )
 
 

@@ -70,6 +70,7 @@ def flower(monkeypatch, tmp_path):
     monkeypatch.setattr(train.ServerSettings, "read", lambda folder: None)
     status = types.SimpleNamespace(state=fake.state)
     monkeypatch.setattr(train.Status, "read", lambda folder: status)
+    monkeypatch.setattr(train, "is_run", lambda folder: True)
     monkeypatch.setattr("lepton_flwr.runs.progress.print_summary", lambda folder: None)
     fake.status = status
     return fake

@@ -110,6 +110,16 @@ def test_a_body_that_is_too_large_or_cut_off_stays_outside(door, monkeypatch):
     assert MAX_BODY_BYTES > 10 * 5_000_000
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "parts"),
+    [("/", "POST", (b"a",)), (PULL, "GET", (b"a",)), (PULL, "POST", (b"12345678901",))],
+)
+def test_after_a_refusal_nothing_more_is_read(door, monkeypatch, path, method, parts):
+    gate, _ = door
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 10)
+    assert ask(gate, path, method, parts=parts)[2][b"connection"] == b"close"
+
+
 def test_no_more_is_held_than_the_bound_and_what_was_held_is_let_go(door, monkeypatch):
     gate, reached = door
     monkeypatch.setattr(module, "MAX_HELD_BYTES", 10)

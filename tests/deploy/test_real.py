@@ -1,37 +1,28 @@
 """Real processes: `lepton server run` and `lepton device run`, as their owners start them."""
 
-import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
-import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
+from stage import state, wait_until
 
-from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.private_keys import protect
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.folders import create
-from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
+from lepton_flwr.deploy.server import CONNECTION
 from lepton_flwr.deploy.status import RUNNING, STOPPED, Status
 from lepton_flwr.device import Device
 from lepton_flwr.privacy.events import Unit
 from lepton_flwr.privacy.ledger import Ledger
-from simulations.loopback import environment, free_port
 
-ROOT = Path(__file__).parents[2]
-MARK = "LEPTON_TEST_MARK"
 SECRET = "a lock of words"  # noqa: S105
 PROJECT = """
 [build-system]
@@ -90,91 +81,20 @@ def main(grid, context):
 """
 
 
-def wait_until(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def descendants(mark):
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
-
-
-def state(folder):
-    status = Status.read(folder)
-    return status.state if status else ""
-
-
-class Stage:
-    """The folders of a federation of three devices, and what runs of them."""
-
-    def __init__(self, root):
-        self.mark = uuid.uuid4().hex
-        self.root = root
-        self.variables = {**environment(), MARK: self.mark, "PYTHONPATH": str(ROOT)}
-        self.address = Address("localhost", free_port())
-        create(root / "fed", 3, self.address)
-        self.server = root / "fed" / "server"
-        self.devices = sorted((root / "fed" / "devices").iterdir())
-        for device in self.devices:
-            (device / "data.npz").write_bytes(b"rows")
-        self.started = []
-
-    def lepton(self, *arguments, **variables):
-        """Start `lepton` in the background."""
-        log = (self.root / f"{len(self.started)}.out").open("wb")
-        with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lepton_flwr.cli", *map(str, arguments)],
-                env={**self.variables, **variables}, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        self.started.append(process)
-        return process
-
-    def output(self, process):
-        return (self.root / f"{self.started.index(process)}.out").read_text()
-
-    def ask(self, path, authority):
-        """The status of a request of somebody without a key."""
-        request = urllib.request.Request(f"https://{self.address}{path}", data=b"", method="POST")
-        context = ssl.create_default_context(cafile=authority)
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def flwr(self, *arguments):
-        variables = {**self.variables, "FLWR_HOME": str(self.server / FLOWER_HOME)}
-        return subprocess.run(
-            ["flwr", *map(str, arguments)],
-            env=variables,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    def close(self):
-        for pid in descendants(self.mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for process in self.started:
-            process.wait()
+def ask(stage, path, authority):
+    """The status of a request of somebody without a key."""
+    request = urllib.request.Request(f"https://{stage.address}{path}", data=b"", method="POST")
+    context = ssl.create_default_context(cafile=authority)
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.fixture
-def stage():
-    root = Path(tempfile.mkdtemp(prefix="lt-"))  # short, as sockets want it
-    made = Stage(root)
-    yield made
-    made.close()
-    shutil.rmtree(root)
+def stage(make_stage):
+    return make_stage(3)
 
 
 @pytest.mark.slow
@@ -229,9 +149,9 @@ def test_a_federation_comes_up_answers_lets_nobody_else_in_and_ends(stage):
     assert sorted(node["status"] for node in nodes) == ["online"] * 3
 
     authority = stage.server / "ca.crt"
-    assert stage.ask("/v1/control/list-nodes", authority) == 404
-    assert stage.ask("/v1/control/start-run", authority) == 404
-    assert stage.ask("/v1/fleet/pull-messages", authority) in (400, 401, 415, 422)
+    assert ask(stage, "/v1/control/list-nodes", authority) == 404
+    assert ask(stage, "/v1/control/start-run", authority) == 404
+    assert ask(stage, "/v1/fleet/pull-messages", authority) in (400, 401, 415, 422)
 
     again = stage.lepton("device", "run", stage.devices[1])
     assert again.wait(60) == 5
@@ -241,7 +161,7 @@ def test_a_federation_comes_up_answers_lets_nobody_else_in_and_ends(stage):
         process.send_signal(signal.SIGTERM)
     for process in (*devices, *others, server):
         assert process.wait(30) == 128 + signal.SIGTERM
-    assert descendants(stage.mark) == []
+    assert stage.pids() == []
     assert {state(device) for device in (*stage.devices, stage.server)} == {STOPPED}
 
 
@@ -250,10 +170,7 @@ def test_a_lost_superlink_and_a_taken_port(stage):
     server = stage.lepton("server", "run", stage.server)
     wait_until(lambda: "3 registered" in stage.output(server))
     before = (stage.server / "nodes.json").read_bytes()
-    for pid in descendants(stage.mark):
-        with contextlib.suppress(OSError):
-            if b"flower-superlink" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+    stage.kill(program="flower-superlink")
     wait_until(lambda: Status.read(stage.server).restarts == 1)
     wait_until(lambda: stage.output(server).count("superlink is up") == 2)
     assert "superlink ended with code -9" in Status.read(stage.server).last_error
@@ -262,7 +179,7 @@ def test_a_lost_superlink_and_a_taken_port(stage):
     assert (stage.server / "nodes.json").read_bytes() == before
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 130
-    assert descendants(stage.mark) == []
+    assert stage.pids() == []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", stage.address.port))
         taken.listen()
@@ -339,4 +256,4 @@ def test_devices_vote_on_rows_if_their_policies_say_so(stage):
         process.send_signal(signal.SIGTERM)
     for process in (*devices, server):
         assert process.wait(60) == 128 + signal.SIGTERM
-    assert descendants(stage.mark) == []
+    assert stage.pids() == []

@@ -12,7 +12,7 @@ import pytest
 
 from lepton_flwr.deploy import supervisor
 from lepton_flwr.deploy.status import RUNNING, STARTING, WAITING, Status, StatusFile
-from lepton_flwr.deploy.supervisor import Backoff, Keeper, LogTail, keep, only_one
+from lepton_flwr.deploy.supervisor import Backoff, Keeper, LogTail, is_run, keep, only_one
 from lepton_flwr.errors import DataError, FederationError
 from simulations.processes import Processes
 
@@ -303,3 +303,12 @@ def test_a_status_is_read_as_written_and_not_at_all_if_damaged(tmp_path):
     for text in ("", "[]", "{}", '{"state": 1}'):
         (tmp_path / "status.json").write_text(text)
         assert Status.read(tmp_path) is None
+
+
+def test_who_asks_whether_a_folder_is_run_does_not_run_it(tmp_path):
+    assert not is_run(tmp_path)
+    with only_one(tmp_path):
+        assert is_run(tmp_path)
+    assert not is_run(tmp_path)
+    with only_one(tmp_path):
+        pass

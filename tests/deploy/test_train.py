@@ -9,6 +9,8 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.deploy import train
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.deploy.status import RUNNING, StatusFile
+from lepton_flwr.deploy.supervisor import only_one
+from lepton_flwr.errors import FederationError
 from lepton_flwr.runs.folder import RunFolder
 from lepton_flwr.runs.settings import resolve
 
@@ -16,8 +18,10 @@ from lepton_flwr.runs.settings import resolve
 @pytest.fixture
 def server(tmp_path):
     create(tmp_path / "fed", 3, Address("localhost", 8000))
-    StatusFile(tmp_path / "fed" / "server").enter(RUNNING)
-    return tmp_path / "fed" / "server"
+    folder = tmp_path / "fed" / "server"
+    StatusFile(folder).enter(RUNNING)
+    with only_one(folder):
+        yield folder
 
 
 @pytest.fixture
@@ -46,3 +50,14 @@ def test_the_configuration_is_read_from_the_runs_folder_and_then_replaced_there(
     assert read == wanted
     RunFolder(read, save_model=lambda weights, path: None, folder=run)
     assert resolve(config=run / "config.toml") == wanted
+
+
+def test_a_server_that_was_killed_is_not_taken_for_running(tmp_path, handed):
+    create(tmp_path / "fed", 3, Address("localhost", 8000))
+    folder = tmp_path / "fed" / "server"
+    with only_one(folder):
+        StatusFile(folder).enter(RUNNING)
+    with pytest.raises(FederationError, match="gone without a word"):
+        train.train(folder, resolve("smoke"), console=io.StringIO())
+    assert handed == []
+    assert not (folder / "runs").exists()

@@ -18,7 +18,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.envelope import unseal
 from lepton_flwr.crypto.errors import WrongKeyError
 from lepton_flwr.crypto.recipients import DecryptionKey
-from lepton_flwr.errors import ConfigError
+from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.accounting import BudgetError, Unit, epsilon_of
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.privacy.ledger_errors import LedgerMissingError, LedgerRolledBackError
@@ -580,3 +580,26 @@ def test_checkpoints_are_for_those_for_whom_the_model_is(tmp_path):
     assert begin(tmp_path, plain, tmp_path, "run").recipients == []
     (recipient,) = begin(tmp_path, sealed, tmp_path, "run").recipients
     assert recipient.to_text().strip() == text
+
+
+def test_a_run_goes_on_without_a_client_that_left_and_a_new_one_waits_for_all(run, monkeypatch):
+    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    going = run(rounds=3).serve(die_at=(train(2), Exchange.WORK))
+    going.grid.apps.popitem()
+    going.serve()
+    assert [row["status"] for row in going.rows] == ["ok", "skipped", "ok"]
+    assert going.rows[-1]["participants"] == str(CLIENTS - 1)
+    new = run(rounds=3)
+    new.grid.apps.popitem()
+    with pytest.raises(FederationError, match=f"{CLIENTS - 1} of {CLIENTS} clients came"):
+        new.serve()
+
+
+def test_a_run_does_not_go_on_with_fewer_clients_than_a_sum_needs(run, monkeypatch):
+    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    going = run(rounds=3).serve(die_at=(train(2), Exchange.WORK))
+    while len(going.grid.apps) >= going.config.secagg.min_survivors:
+        going.grid.apps.popitem()
+    with pytest.raises(FederationError, match="clients came"):
+        going.serve()
+    assert len(going.charged) == 2
