@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,16 @@ class _NoRows:
         path.write_bytes(b"")
 
 
-def simulate(
-    clients: int, rounds: int, size: int, on_session: Callable[..., None] | None = None
-) -> list[np.ndarray]:
+def simulate(clients: int, rounds: int, size: int) -> list[np.ndarray]:
     """Run the rounds of `simulations.measured.server` on the simulation engine.
 
     Args:
         clients: how many.
         rounds: how many.
         size: parameters of the model; a multiple of 4.
-        on_session: see `SecureGrid`.
 
     Returns:
-        The model, float32 arrays.
+        As `federate`.
 
     Raises:
         LeptonError: the engine ended before the run did.
@@ -55,7 +51,7 @@ def simulate(
         try:
             folders = provision(root, rows, min_survivors=clients)
             roster = Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
-            arrays.extend(federate(grid, roster, clients, rounds, size, Watcher(), on_session))
+            arrays.extend(federate(grid, roster, clients, rounds, size, Watcher()))
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
