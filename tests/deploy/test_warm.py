@@ -33,7 +33,14 @@ seen = []
 def start_thread(*_):
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
+def break_children(*_):
+    def dup2(*_):
+        raise OSError("no")
+    os.dup2 = dup2
+    print("children cannot begin", flush=True)
+
 signal.signal(signal.SIGUSR1, start_thread)
+signal.signal(signal.SIGUSR2, break_children)
 
 def command():
     import numpy
@@ -176,6 +183,26 @@ def test_a_launcher_whose_libraries_start_threads_does_not_serve(folder):
     assert not (folder / "fork.sock").exists()
 
 
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_forked_process_that_cannot_begin_ends_and_does_not_serve(folder, launcher):
+    launcher.send_signal(signal.SIGUSR2)  # from now on its children cannot take their outputs
+    deadline = time.monotonic() + 60
+    while "cannot begin" not in (folder / "warm.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(5):
+        done = request(folder, "--insecure")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    while children(launcher.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert launcher.poll() is None
+    assert "Traceback" not in (folder / "warm.log").read_text()
+
+
 def test_without_a_launcher_there_is_an_error_and_no_process(folder, monkeypatch):
     monkeypatch.setattr(forkrequest, "PATIENCE_SECONDS", 0.1)
     monkeypatch.chdir(folder)
@@ -256,6 +283,7 @@ def test_a_device_without_the_setting_has_no_launcher(made, monkeypatch):
 
     def keep(keepers, *_):
         names.append([keeper._component.name for keeper in keepers])
+        assert keepers[-1]._after is (keepers[0] if len(keepers) == 2 else None)
         programs = keepers[-1]._component._programs
         assert (programs is None) == (len(keepers) == 1)
 
