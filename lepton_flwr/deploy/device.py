@@ -82,7 +82,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
                 keepers: list[Keeper] = []
                 for one in components:  # a message that comes before the launcher is up is lost
                     after = keepers[-1] if keepers else None
-                    keepers.append(Keeper(one, processes, status, say, FATAL, after))
+                    keepers.append(Keeper(one, processes, status, say, FATAL, after=after))
                 keep(keepers, status, lambda: None)
         finally:
             status.enter(STOPPED)

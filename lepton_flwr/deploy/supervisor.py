@@ -112,6 +112,7 @@ class Keeper:
         status: StatusFile,
         say: Callable[[str], None],
         fatal: frozenset[int] = frozenset(),
+        *,
         after: "Keeper | None" = None,
     ) -> None:
         self._component = component

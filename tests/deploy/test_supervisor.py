@@ -111,7 +111,7 @@ def test_what_comes_after_another_is_started_once_that_is_up_and_outlives_it(tmp
                 second.turn()
                 time.sleep(0.02)
 
-        turns(lambda: processes.alive())
+        turns(processes.alive)
         for _ in range(20):
             first.turn()
             second.turn()

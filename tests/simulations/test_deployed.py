@@ -32,9 +32,7 @@ def load(path):
 
 
 @pytest.mark.slow
-def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(
-    tmp_path, monkeypatch
-):
+def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(tmp_path, monkeypatch):
     """Processes, TLS, gate, chunks of messages, and a warm launcher change nothing.
 
     Fixed updates, no noise. Two rounds: the second starts from the first one's model.
