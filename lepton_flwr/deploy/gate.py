@@ -43,9 +43,7 @@ UPSTREAM_SECONDS = 120.0
 # answered late: well before it gives up (30 s) or its signature does (300 s).
 PULL_ROUTE = "/v1/fleet/pull-messages"
 HOLD_SECONDS = 10.0
-MAX_ASKING_BYTES = (
-    4096  # a request for messages names a node and nothing else; it is kept, and sent again
-)
+MAX_ASKING_BYTES = 4096  # of a request that is kept and sent again: it names a node, no more
 LOOKS_PER_SECOND = 20.0  # at the SuperLink, for all that are held; each one's pause is within:
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
