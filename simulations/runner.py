@@ -17,6 +17,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import ConfigError, LeptonError
 
 if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
     from lepton_flwr.data.federated import FederatedData
@@ -185,7 +186,10 @@ def run(
 
 
 def in_engine(
-    work: Callable[["Grid", int, threading.Event], None], clients: int, debug: bool = False
+    work: Callable[["Grid", int, threading.Event], None],
+    clients: int,
+    debug: bool = False,
+    client_app: "ClientApp | None" = None,
 ) -> None:
     """Do a server's work among simulated clients, on an engine that exists for as long.
 
@@ -193,6 +197,7 @@ def in_engine(
         work: takes Flower's grid, the run's number, and what Ctrl-C sets.
         clients: number of clients.
         debug: let Flower and Ray log.
+        client_app: what the clients run; None is the real one.
 
     Raises:
         LeptonError: the engine ended before the work did. What the work raises goes on.
@@ -201,7 +206,7 @@ def in_engine(
     from flwr.app import Context
     from flwr.serverapp import ServerApp
 
-    from clients.client_app import app as client_app
+    from clients.client_app import app
 
     server_app = ServerApp()
     stop, ended = threading.Event(), threading.Event()
@@ -216,9 +221,7 @@ def in_engine(
             failures.append(error)
 
     with _quiet(debug):
-        with contextlib.nullcontext() if debug else silent_stderr():
-            import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
-        run_on_engine(server_app, client_app, clients, stop, debug)
+        _run(server_app, client_app or app, clients, stop, debug)
     if failures:
         raise failures[0]
     if not ended.is_set():
@@ -230,22 +233,12 @@ def _quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def run_on_engine(
-    server_app: object,
-    client_app: object,
-    clients: int,
-    stop: threading.Event,
-    debug: bool = False,
+def _run(
+    server_app: object, client_app: object, clients: int, stop: threading.Event, debug: bool
 ) -> None:
-    """Start the engine, and end it with every process it started.
-
-    Args:
-        server_app: a ServerApp of Flower's.
-        client_app: a ClientApp.
-        clients: number of simulated nodes.
-        stop: set by Ctrl-C and SIGTERM; a second one ends the engine at once.
-        debug: let Flower and Ray log.
-    """
+    """Start the engine, and end it with every process it started."""
+    with contextlib.nullcontext() if debug else silent_stderr():
+        import tensorflow  # noqa: F401 - here, for its libraries write past Python's logging
     import ray
     from flwr.simulation import run_simulation
 

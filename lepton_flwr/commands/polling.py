@@ -110,7 +110,7 @@ def gather(
         raise ConfigError("--run with a scenario or --config: the run names its own")
     if run is not None and not (run / CONFIG).is_file():
         raise ConfigError(f"--run {run}: no {CONFIG} in it: expected the folder of a run")
-    if out == table:
+    if out.resolve() == table.resolve():
         raise ConfigError(f"--out {out}: expected a file other than that of the rows")
     settings = resolve(
         scenario,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from lepton_flwr.crypto.identity import Roster
+from lepton_flwr.secagg.encoding import Decoded
 from lepton_flwr.secagg.roles import Members
+from lepton_flwr.secagg.wire import UPDATE
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import SecureGrid, SecureSettings
+from strategies.secure_session import SessionReport
 from strategies.watcher import Watcher
 
 from .trace import now
@@ -46,13 +49,7 @@ class Clock(Watcher):
 
 
 def federate(  # noqa: PLR0917
-    grid: Grid,
-    members: Members,
-    clients: int,
-    rounds: int,
-    size: int,
-    watcher: Watcher,
-    on_session: Callable[..., None] | None = None,
+    grid: Grid, members: Members, clients: int, rounds: int, size: int, watcher: Watcher
 ) -> list[np.ndarray]:
     """Train a model of zeros by secure FedAvg, without noise, and without evaluation.
 
@@ -63,21 +60,26 @@ def federate(  # noqa: PLR0917
         rounds: how many.
         size: parameters of the model, in two arrays; a multiple of 4.
         watcher: hears of the exchanges.
-        on_session: see `SecureGrid`.
 
     Returns:
-        The model, float32 arrays.
+        Two float32 arrays, the model, and then for each round the mean of its updates, float64 of
+        shape (size,), in which every unit of the secure sum shows.
     """
+    means: list[np.ndarray] = []
+
+    def keep(_: SessionReport, decoded: Decoded | None) -> None:
+        means.append(decoded.means[UPDATE] if decoded is not None else np.zeros(0))
+
     while len(list(grid.get_node_ids())) < clients:
         time.sleep(0.1)
     zeros = [np.zeros(size // 2, np.float32), np.zeros((size // 4, 2), np.float32)]
     settings = SecureSettings(min_survivors=clients, update_bound=1.0, max_examples=1000)
     strategy = SecureAggregation(
         FedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients),
-        lambda plain: SecureGrid(plain, members, settings, watcher=watcher, on_session=on_session),
+        lambda plain: SecureGrid(plain, members, settings, watcher=watcher, on_session=keep),
     )
     result = strategy.start(grid, ArrayRecord(zeros), num_rounds=rounds, timeout=600)
-    return result.arrays.to_numpy_ndarrays()
+    return [*result.arrays.to_numpy_ndarrays(), *means]
 
 
 app = ServerApp()

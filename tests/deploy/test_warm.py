@@ -1,3 +1,4 @@
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -62,6 +63,33 @@ class Entry:
         numpy.random.random(), random.random(), secrets.token_hex(16), ssl.RAND_bytes(16)
         return command
 
+importlib.metadata.entry_points = lambda **_: [Entry()]
+server.main(server.Path(sys.argv[2]), sys.argv[3:])
+"""
+
+# In place of Flower's process: it trains, in a fork or ("cold") without one.
+TRAIN = """
+import hashlib, importlib.metadata, importlib.util, os, sys
+
+def command():
+    import keras, numpy
+    keras.utils.set_random_seed(7)
+    layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    rows = numpy.arange(256, dtype=numpy.float32).reshape(64, 4) / 256
+    model.fit(rows, rows.sum(axis=1), epochs=2, verbose=0)
+    weights = b"".join(weight.tobytes() for weight in model.get_weights())
+    threads = len(os.listdir("/proc/self/task"))
+    print(hashlib.sha256(weights).hexdigest(), threads > 1, flush=True)
+
+if sys.argv[1] == "cold":
+    command()
+    sys.exit()
+spec = importlib.util.spec_from_file_location("forkserver", sys.argv[1])
+server = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(server)
+Entry = type("Entry", (), {"load": lambda self: command})
 importlib.metadata.entry_points = lambda **_: [Entry()]
 server.main(server.Path(sys.argv[2]), sys.argv[3:])
 """
@@ -263,31 +291,48 @@ def test_the_launchers_program_is_the_first_that_flower_finds(made, monkeypatch)
     assert done == [["--token", "a b"]]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not MADE_FOR, reason="made for another version of Flower")
-@pytest.mark.parametrize("kept", list(warm.MODULES))
-def test_what_is_kept_loaded_starts_no_thread_and_no_work(folder, kept):
-    """The real program; TensorFlow's threads start with its first operation, and not before."""
-    command, variables = warm.WarmLauncher(folder, kept).prepare()
-    (folder / "warm").mkdir(mode=0o700)
-    log = folder / "warm.log"
-    environment = {**os.environ, **variables}
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment.pop(name, None)
+@contextlib.contextmanager
+def serving(words, log):
+    """A fork server that is ready, without the variables by which libraries start no threads."""
+    variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for name in ("OMP_NUM_THREADS", *forkserver._NO_THREADS):
+        variables.pop(name, None)
     with log.open("wb") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        server = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=variables)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 400
         while "is ready" not in log.read_text():
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline
-            time.sleep(0.1)
-        loaded = Path(f"/proc/{server.pid}/maps").read_text()
-        assert ("tensorflow" in loaded) == (kept == "tensorflow")
-        # The process is Flower's own: it knows its arguments and says so.
-        done = request(folder / "warm", "--help")
-        assert done.returncode == 0
-        assert "Run a Flower ClientApp" in done.stdout
+            time.sleep(0.05)
+        yield server
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MADE_FOR, reason="made for another version of Flower")
+def test_what_is_forked_is_flowers_own_program(folder):
+    command, _ = warm.WarmLauncher(folder, "flower").prepare()
+    (folder / "warm").mkdir(mode=0o700)
+    with serving(command, folder / "warm.log"):
+        done = request(folder / "warm", "--help")
+    assert done.returncode == 0
+    assert "Run a Flower ClientApp" in done.stdout
+
+
+@pytest.mark.slow
+def test_tensorflow_starts_no_thread_before_the_fork_and_trains_after_it_as_without(folder):
+    kept = warm.MODULES["tensorflow"]
+    words = [sys.executable, "-P", "-c", TRAIN, forkserver.__file__, str(folder), *kept]
+    with serving(words, folder / "warm.log") as server:
+        assert "tensorflow" in Path(f"/proc/{server.pid}/maps").read_text()
+        forked = [request(folder, "--insecure").stdout for _ in range(2)]
+        assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
+    cold = subprocess.run(
+        [sys.executable, "-P", "-c", TRAIN, "cold"], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(cold.split()[0]) == 64
+    assert cold.split()[1] == "True"  # training does start threads
+    assert forked == [cold, cold]

@@ -39,6 +39,11 @@ def runs_on(stage, run, process, failures, survivors=3):
     return ended
 
 
+def wait_for_word(stage, process, said):
+    """Until the run's log, which is some seconds behind its events, says so."""
+    wait_until(lambda: said in stage.output(process), why=lambda: stage.output(process)[-3000:])
+
+
 def expired(authority, folder):
     key = certified_key(load_certificate(folder / CERTIFICATE_FILE))
     return authority.certify(folder.name, key, datetime.now(UTC) - 2 * DAY, DAY)
@@ -60,7 +65,7 @@ def test_a_device_of_an_older_release(stage):
     stage.start_devices([first], LEPTON_TEST_VERSION="0.0.9")
     process, run = stage.train(rounds=20)
     runs_on(stage, run, process, {"version": 1})
-    assert "upgrade lepton-flwr on the device" in stage.output(process)
+    wait_for_word(stage, process, "upgrade lepton-flwr on the device")
     assert stage.device_ledger(first) == []
     stage.stop(stage.running[first.name])
     stage.start_devices([first])
@@ -115,7 +120,7 @@ def test_certificates_that_are_not_accepted(stage):
     process, run = stage.train(rounds=30)
     for said, pem in reversed(bad.items()):  # nor does it take part
         path.write_bytes(pem)
-        wait_until(lambda said=said: said in stage.output(process))
+        wait_for_word(stage, process, said)
         run.wait_for("round", process, round=len(run.events("round")) + 1)
     assert stage.device_ledger(first) == []
     assert {(row["status"], row["survivors"]) for row in run.events("round")} == {("ok", 3)}
@@ -163,7 +168,7 @@ def test_a_revoked_device_whose_list_alone_was_delivered(stage, tmp_path):
         write_atomic(folder / LIST_FILE, (copy / "server" / LIST_FILE).read_bytes(), 0o600)
     process, run = stage.train(rounds=20)
     runs_on(stage, run, process, {"identity": 1})
-    assert "has revoked it" in stage.output(process)
+    wait_for_word(stage, process, "has revoked it")
     assert stage.device_ledger(first) == []
     stage.stop(process)
 
@@ -176,7 +181,7 @@ def test_a_device_that_allows_an_older_app_only(stage):
     stage.start_devices()
     process, run = stage.train(rounds=20)
     runs_on(stage, run, process, {"refused": 1})
-    assert "this device's policy allows other code only" in stage.output(process)
+    wait_for_word(stage, process, "this device's policy allows other code only")
     assert stage.device_ledger(first) == []
     policy.write_text(allowed)
     run.wait_for("round", process, survivors=4)
