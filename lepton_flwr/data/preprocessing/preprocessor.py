@@ -278,7 +278,8 @@ class Preprocessor:
                 if strange and unseen == "error":
                     raise DataError(
                         f"column {column.name!r}: {strange} values are none of the categories that "
-                        'were seen often enough: remove those rows, or pass unseen="other"'
+                        'were seen often enough: remove those rows, or pass unseen="other" '
+                        "(--unseen other)"
                     )
             start = stop
         return out
