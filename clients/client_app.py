@@ -38,7 +38,7 @@ TASK = "task"
 
 
 @dataclass(frozen=True)
-class _Participant:
+class Participant:
     """A device as secure aggregation sees it."""
 
     identity: Identity
@@ -46,12 +46,17 @@ class _Participant:
     floors: ClientFloors
 
 
-def _participant(context: Context) -> _Participant:
+def participant(context: Context) -> Participant:
+    """This node's device, for `SecureAggregationMod`.
+
+    Raises:
+        PolicyError: see `Device.from_node_config`, as for what else it raises.
+    """
     device = Device.from_node_config(context.node_config, context.run_id)
-    return _Participant(device.identity, device.roster, device.policy.floors)
+    return Participant(device.identity, device.roster, device.policy.floors)
 
 
-app = ClientApp(mods=[policy_mod, SecureAggregationMod(_participant)])
+app = ClientApp(mods=[policy_mod, SecureAggregationMod(participant)])
 
 
 @app.train()

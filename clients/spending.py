@@ -8,9 +8,9 @@ from flwr.app import ConfigRecord, Context
 
 from lepton_flwr.device import WHOLE, Device
 from lepton_flwr.errors import PolicyError
-from lepton_flwr.privacy.chain import LedgerRolledBackError
 from lepton_flwr.privacy.events import Event, SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
+from lepton_flwr.privacy.ledger_errors import LedgerRolledBackError
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.secagg.errors import MessageError
 

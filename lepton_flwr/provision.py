@@ -31,7 +31,7 @@ from lepton_flwr.device import (
     node_folder,
 )
 from lepton_flwr.errors import OutputError, PolicyError
-from lepton_flwr.privacy.chain import LedgerCorruptError, LedgerMissingError
+from lepton_flwr.privacy.ledger_errors import LedgerCorruptError, LedgerMissingError
 from lepton_flwr.privacy.policy import PrivacyPolicy
 
 SALT_FILE, SALT_BYTES = "salt", 32

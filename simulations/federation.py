@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +25,8 @@ def up(
     console: TextIO | None = None,
     *,
     ledgers: Path | None = None,
+    app: Callable[[Path], Path] | None = None,
+    run_config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Run a scenario on a real federation on this machine.
 
@@ -35,6 +37,8 @@ def up(
         debug: let Flower log everything.
         console: where the log goes; None is standard output.
         ledgers: folder of the ledgers of server and devices; None is within the run's folder.
+        app: makes the app's folder in an existing one; None is `simulations.app_bundle.assemble`.
+        run_config: what that app's configuration needs beside.
 
     Returns:
         The run's folder, with the output of every process in `logs`.
@@ -74,7 +78,7 @@ def up(
         config_file = temporary / "config.toml"
         config_file.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
         launch(
-            assemble(temporary),
+            (app or assemble)(temporary),
             [
                 {FOLDER_KEY: str(folder), PARTITION_KEY: number, "num-partitions": nodes}
                 for number, folder in enumerate(devices)
@@ -88,6 +92,7 @@ def up(
                 "roster": str(devices[0] / ROSTER_FILE),
                 "simulated": False,
                 "population": data.population.hex(),
+                **(run_config or {}),
             },
             run_folder / "logs",
             debug=debug,

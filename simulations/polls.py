@@ -22,6 +22,8 @@ from simulations.runner import in_engine
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
+    from lepton_flwr.runs.artifacts import GetKey
+
 LEDGERS = "ledgers"
 
 
@@ -31,6 +33,7 @@ def poll(
     queries: np.ndarray,
     *,
     run: Path | None = None,
+    key: "GetKey | None" = None,
     out: Path | None = None,
     ledgers: Path | None = None,
     debug: bool = False,
@@ -42,6 +45,7 @@ def poll(
         request: which answers, at what cost.
         queries: float32 (n, ...), rows as their models take them.
         run: folder of a run whose preprocessor makes the devices' features, where tables need one.
+        key: called for the key of one of its recipients, if that is encrypted.
         out: folder that holds the polls; None is `polls`.
         ledgers: folder of the ledgers of server and devices: what they hold counts. None is a new
             one in the poll's folder.
@@ -56,7 +60,7 @@ def poll(
         OutputError: the poll's folder cannot be made.
         RunInterruptedError: Ctrl-C.
     """
-    data = _rows(config, run)
+    data = _rows(config, run, key)
     from strategies.budgets import population_of
     from strategies.polling import Asker, ask
     from strategies.preparation import with_data
@@ -88,12 +92,12 @@ def poll(
     return folder.answers()
 
 
-def _rows(config: RunConfig, run: Path | None) -> FederatedData:
+def _rows(config: RunConfig, run: Path | None, key: "GetKey | None") -> FederatedData:
     """Every device's features, by what is public or by the preprocessor of a run."""
     if run is not None:
         from strategies.preparation import prepare_again
 
-        return prepare_again(config, run)
+        return prepare_again(config, run, key)
     loaded = scenarios.get(config.scenario).load(config)
     if not isinstance(loaded, FederatedData):
         raise ConfigError(

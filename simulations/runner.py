@@ -17,10 +17,12 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.errors import ConfigError, LeptonError
 
 if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
     from lepton_flwr.data.federated import FederatedData
     from lepton_flwr.data.sealed import SealedData
+    from lepton_flwr.runs.artifacts import GetKey
     from lepton_flwr.runs.checkpoint import Checkpoints
     from lepton_flwr.runs.folder import RunFolder
     from lepton_flwr.runs.observer import RunObserver
@@ -99,19 +101,21 @@ def simulate(
     return path
 
 
-def resume(path: Path, debug: bool = False) -> Path:
+def resume(path: Path, debug: bool = False, key: "GetKey | None" = None) -> Path:
     """Go on with a simulated run that was ended, with its own configuration and ledgers.
 
     Args:
         path: the run's folder.
         debug: let Flower and Ray log.
+        key: called for the key of a recipient, if the run's model is encrypted.
 
     Returns:
         The run's folder.
 
     Raises:
         CheckpointError: the run cannot go on.
-        ConfigError: it ran on real devices; or its preprocessor is encrypted.
+        ConfigError: it ran on real devices.
+        EnvelopeError: the key is another's, or an envelope was altered.
         DataError: its data cannot be used.
         LedgerError: its ledger cannot be trusted.
         OutputError: the run's folder cannot be written.
@@ -123,12 +127,12 @@ def resume(path: Path, debug: bool = False) -> Path:
     from strategies.preparation import prepare_again
     from strategies.server_app import ROSTER, ledgers_of, observers
 
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER in checkpoints.settings:
             raise ConfigError(f"{path}: a run on devices: go on with `lepton server resume`")
         config = checkpoints.config
         ledgers = ledgers_of(checkpoints)
-        data = prepare_again(config, path)
+        data = prepare_again(config, path, key)
         folder, observer = observers(config, folder=path, resumed=checkpoints.latest)
         run(config, data, folder, observer, ledgers, checkpoints=checkpoints, debug=debug)
     return path
@@ -182,7 +186,10 @@ def run(
 
 
 def in_engine(
-    work: Callable[["Grid", int, threading.Event], None], clients: int, debug: bool = False
+    work: Callable[["Grid", int, threading.Event], None],
+    clients: int,
+    debug: bool = False,
+    client_app: "ClientApp | None" = None,
 ) -> None:
     """Do a server's work among simulated clients, on an engine that exists for as long.
 
@@ -190,6 +197,7 @@ def in_engine(
         work: takes Flower's grid, the run's number, and what Ctrl-C sets.
         clients: number of clients.
         debug: let Flower and Ray log.
+        client_app: what the clients run; None is the real one.
 
     Raises:
         LeptonError: the engine ended before the work did. What the work raises goes on.
@@ -198,7 +206,7 @@ def in_engine(
     from flwr.app import Context
     from flwr.serverapp import ServerApp
 
-    from clients.client_app import app as client_app
+    from clients.client_app import app
 
     server_app = ServerApp()
     stop, ended = threading.Event(), threading.Event()
@@ -213,7 +221,7 @@ def in_engine(
             failures.append(error)
 
     with _quiet(debug):
-        _run(server_app, client_app, clients, stop, debug)
+        _run(server_app, client_app or app, clients, stop, debug)
     if failures:
         raise failures[0]
     if not ended.is_set():

@@ -12,8 +12,8 @@ from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian, Unit
 from lepton_flwr.privacy.budget import PrivacyStatement
-from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
+from lepton_flwr.privacy.ledger_errors import LedgerMissingError, LedgerRolledBackError
 
 LEDGER_FILE = "server.db"
 _POPULATION = "lepton/ledger/population/v1"

@@ -25,7 +25,7 @@ from lepton_flwr.data.preprocessing.whole import WholeNumbers
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import ConfigError, DataError, FederationError
 from lepton_flwr.failures import counted
-from lepton_flwr.runs.artifacts import read_preprocessor, recipients_of, write_preprocessor
+from lepton_flwr.runs.artifacts import GetKey, read_preprocessor, recipients_of, write_preprocessor
 from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import STATISTICS, STATISTICS_ACTION
@@ -225,17 +225,22 @@ def ask_devices(
     return Asked(replace(config, model=model), preprocessor, sessions)
 
 
-def asked_before(folder: Path, settings: Mapping[str, Any]) -> Preprocessor:
+def asked_before(
+    folder: Path, settings: Mapping[str, Any], key: GetKey | None = None
+) -> Preprocessor:
     """The statistics of a run that goes on: those that were charged when it began.
 
     Args:
         folder: the run's.
         settings: of its checkpoints.
+        key: called for the key of one of its recipients, if they are encrypted.
 
     Raises:
+        ConfigError: they are encrypted, and there is no key.
+        EnvelopeError: the key is another's, or the envelope was altered.
         DataError: they are missing or damaged, or others.
     """
-    preprocessor = read_preprocessor(folder, None)
+    preprocessor = read_preprocessor(folder, key)
     if preprocessor is None or _digest(preprocessor) != settings.get(DIGEST):
         what = "no" if preprocessor is None else "not the run's"
         raise DataError(

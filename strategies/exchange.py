@@ -12,6 +12,7 @@ from lepton_flwr.errors import LeptonError
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
+PAUSE_GROWTH = 1.25  # a pause is about a fifth of the time that nothing has come
 
 # Called with the number of replies so far and the nodes that have not answered.
 Progress = Callable[[int, Sequence[int]], None]
@@ -55,10 +56,11 @@ def exchange(
     progress: Progress | None = None,
     missing: Callable[[Sequence[int]], None] | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Message]:
+) -> Iterator[tuple[int, Message]]:
     """Send `messages` and yield the replies one at a time, in the order of their coming.
 
-    One reply is held at a time. Those that come after the deadline are left.
+    One reply is held at a time. Those that come after the deadline are left. With each comes the
+    node that was asked: a reply that Flower makes for a node that is gone does not name it.
 
     Args:
         grid: where to send.
@@ -82,12 +84,12 @@ def exchange(
     pause, done, answers, reached = FIRST_PAUSE, 0, 0, False
     while pending:
         came = set()
-        for message_id in pending:
+        for message_id, node in pending.items():
             for reply in grid.pull_messages([message_id]):
                 came.add(message_id)
                 done += 1
                 answers += not reply.has_error()
-                yield reply
+                yield node, reply
         if came:
             pending = {i: node for i, node in pending.items() if i not in came}
             pause = FIRST_PAUSE
@@ -101,6 +103,6 @@ def exchange(
         if not pending or time.monotonic() - start > allowed:
             break
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE)
     if missing is not None and (late := [*pending.values(), *unsent]):
         missing(late)

@@ -229,7 +229,7 @@ class _Server:
                 "task": task_of(config, self._federation.model).to_json(),
                 CLIP_BY_LAYER: privacy.client.enabled and privacy.client.clip_by_layer,
                 CLIENT_NOISE: privacy.client.noise_multiplier if privacy.client.enabled else 0.0,
-                **self._table_fields(),
+                **table_fields(config, self._federation.preprocessor),
             }
         )
         strategy.start(
@@ -259,14 +259,6 @@ class _Server:
     def _number(self) -> int:
         return self._federation.sessions_before + self._next_number()
 
-    def _table_fields(self) -> dict[str, str]:
-        """What makes features of raw tables: it travels with all work, for who missed the rest."""
-        preprocessor, table = self._federation.preprocessor, self._config.table
-        if preprocessor is None or table is None:
-            return {}
-        fields = wire.spec_fields(TableSpec.of(table))
-        return {**fields, wire.PREPROCESSOR: preprocessor.to_json()}
-
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> None:
         if server_round:
             self._weights = arrays.to_numpy_ndarrays()
@@ -291,6 +283,14 @@ class _Server:
                 seconds=self._seconds + time.monotonic() - self._began,
             )
         )
+
+
+def table_fields(config: RunConfig, preprocessor: Preprocessor | None) -> dict[str, str]:
+    """What makes features of raw tables: it travels with all work, for who missed the rest."""
+    if preprocessor is None or config.table is None:
+        return {}
+    fields = wire.spec_fields(TableSpec.of(config.table))
+    return {**fields, wire.PREPROCESSOR: preprocessor.to_json()}
 
 
 def with_floor(config: RunConfig) -> RunConfig:

@@ -16,7 +16,7 @@ from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import LEDGER_FILE
-from strategies.federate import await_nodes, task_of, with_floor, with_noise
+from strategies.federate import await_nodes, table_fields, task_of, with_floor, with_noise
 from strategies.voting import FlowerVoters
 from strategies.watcher import Watcher
 
@@ -97,6 +97,7 @@ def _ask(
         asker.members,
         task_of(config, asker.model),
         build(asker.model, config.seed).get_weights(),
+        fields=table_fields(config, folder.preprocessor()),
         min_survivors=config.secagg.min_survivors,
         timeout=config.secagg.timeout,
         watcher=watcher,

@@ -29,7 +29,12 @@ from lepton_flwr.privacy.events import Event, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
 from lepton_flwr.provision import ledger_files
-from lepton_flwr.runs.artifacts import read_preprocessor, recipients_of, write_preprocessor
+from lepton_flwr.runs.artifacts import (
+    GetKey,
+    read_preprocessor,
+    recipients_of,
+    write_preprocessor,
+)
 from strategies.budgets import Budgets
 from strategies.federate import with_floor, with_noise, with_statistics
 
@@ -95,21 +100,23 @@ def prepare(
         raise
 
 
-def prepare_again(config: RunConfig, folder: Path) -> FederatedData:
+def prepare_again(config: RunConfig, folder: Path, key: GetKey | None = None) -> FederatedData:
     """The data of a run that goes on; its statistics are those that were charged when it began.
 
     Args:
         config: as `prepare` filled it in.
         folder: the run's, with the preprocessor if there is one.
+        key: called for the key of one of its recipients, if it is encrypted.
 
     Raises:
-        ConfigError: the preprocessor is encrypted: only its recipients can go on.
+        ConfigError: it is encrypted, and there is no key.
+        EnvelopeError: the key is another's, or the envelope was altered.
         DataError: the data or the preprocessor cannot be used.
     """
     loaded = scenarios.get(config.scenario).load(config)
     if isinstance(loaded, FederatedData):
         return loaded
-    preprocessor = read_preprocessor(folder, None)
+    preprocessor = read_preprocessor(folder, key)
     if preprocessor is None:
         raise DataError(
             f"{folder}: no {PREPROCESSOR_FILE}: restore it: fitting it again would spend again"

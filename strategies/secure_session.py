@@ -158,7 +158,7 @@ class SecureSession:
         total, failed = len(messages), self.report.failures.total()
         self._watcher.waiting(step, 0, total, list(requests))
         quorum = self.config.enough(min(total, self.config.layout.num_clients))
-        for reply in exchange(
+        for node, reply in exchange(
             self._grid,
             messages,
             patience=replace(self._patience, quorum=quorum),
@@ -166,16 +166,15 @@ class SecureSession:
             missing=lambda nodes: self._missing(step, nodes),
             stop=self._stop,
         ):
-            self._receive(step, reply, receive)
+            self._receive(step, node, reply, receive)
         self.report.seconds[step] = seconds = time.monotonic() - start
         answered = total - (self.report.failures.total() - failed)
         self._watcher.exchanged(self.report.purpose, step, answered, total, seconds)
 
     def _receive(
-        self, step: Exchange, reply: Message, receive: Callable[[int, Message], None]
+        self, step: Exchange, node: int, reply: Message, receive: Callable[[int, Message], None]
     ) -> None:
         """One bad reply costs the round one client."""
-        node = reply.metadata.src_node_id
         if reply.has_error():
             self._failed(step, node, Failure.of_code(reply.error.code), str(reply.error.reason))
             return

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lepton_flwr._leftovers import held
 from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
@@ -29,6 +31,7 @@ from lepton_flwr.device import ACTIONS, check_private, simulated_root
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.provision import provision
+from lepton_flwr.runs.artifacts import recipients_of
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
 from lepton_flwr.runs.journal import JOURNAL_FILE, Journal, read
@@ -53,6 +56,7 @@ SIMULATED = "simulated"
 LEDGER = "ledger"
 POPULATION = "population"
 RESUME = "resume"
+MODEL_KEY = "model-key"
 POLL = "poll"
 # Within a run's folder, where no other place is named.
 LEDGERS = "ledgers"
@@ -126,17 +130,10 @@ def serve(  # noqa: PLR0917
         federate(grid, federation, observer, stop)
 
 
-def begin(
-    folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str
-) -> Checkpoints | None:
-    """Checkpoints of a new run, which say how to start it again.
-
-    None if the model is to be on no disk in clear: nobody here could read it to go on.
-    """
-    if config.output.model_to:
-        return None
+def begin(folder: Path, config: RunConfig, ledgers: Path, run: str, **settings: str) -> Checkpoints:
+    """Checkpoints of a new run, which say how to start it again."""
     known = {LEDGER: str(ledgers.resolve()), **settings}
-    return Checkpoints.new(folder, run, known)
+    return Checkpoints.new(folder, run, known, recipients_of(config))
 
 
 def ledgers_of(checkpoints: Checkpoints) -> Path:
@@ -194,11 +191,12 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
     values = dict(context.run_config)
-    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME, POLL)
+    names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME, MODEL_KEY, POLL)
     own = {key: str(values.pop(key, None) or "") for key in names}
     simulated = context.run_config.get(SIMULATED) is not False
     if own[RESUME]:
-        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated)
+        key = own[MODEL_KEY]
+        _resume(grid, Path(own[RESUME]), own[ROSTER], simulated=simulated, model_key=key)
         return
     config = _settings(values, own[CONFIG_FILE])
     if own[POLL]:
@@ -268,11 +266,12 @@ def main(grid: Grid, context: Context) -> None:
     federate(grid, federation, observer)
 
 
-def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
+def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool, model_key: str = "") -> None:
+    key = partial(DecryptionKey.load, Path(model_key)) if model_key else None
     if simulated:
         raise ConfigError(f"{RESUME}: expected a run on devices; `lepton simulate --resume` goes on"
                           " with a simulated one")  # fmt: skip
-    with contextlib.closing(Checkpoints.reopen(path)) as checkpoints:
+    with contextlib.closing(Checkpoints.reopen(path, key)) as checkpoints:
         if ROSTER not in checkpoints.settings:
             raise ConfigError(f"{path}: a run of simulated devices: go on with `lepton simulate"
                               " --resume`")  # fmt: skip
@@ -283,7 +282,7 @@ def _resume(grid: Grid, path: Path, roster: str, *, simulated: bool) -> None:
         records = _population(str(checkpoints.settings.get(POPULATION, "")))
         federation = _on_devices(config, members, ledgers, "", records, checkpoints)
         if config.table is not None:
-            known = asked_before(path, checkpoints.settings)
+            known = asked_before(path, checkpoints.settings, key)
             federation = replace(federation, preprocessor=known)
         federate(grid, federation, observer)
 

@@ -1,7 +1,7 @@
 """Voters of a poll behind Flower: every node trains on its own rows and votes in a secure sum."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -38,6 +38,7 @@ class FlowerVoters:
         members: the roster.
         task: how each node trains its local model.
         weights: from which it starts, in the model's order.
+        fields: what a device that brings a raw table has to know of its features beside that.
         min_survivors: fewest nodes whose sum is released.
         timeout: seconds that each exchange waits.
         polls_before: polls that this run has asked already.
@@ -52,6 +53,7 @@ class FlowerVoters:
         task: Task,
         weights: Sequence[np.ndarray],
         *,
+        fields: Mapping[str, str] | None = None,
         min_survivors: int,
         timeout: float = 600.0,
         polls_before: int = 0,
@@ -62,6 +64,7 @@ class FlowerVoters:
         self._members = members
         self._task = task
         self._weights = list(weights)
+        self._fields = dict(fields or {})
         self._min_survivors = min_survivors
         self._timeout = timeout
         self._number = FIRST_SESSION + polls_before
@@ -85,7 +88,7 @@ class FlowerVoters:
             {
                 "arrays": ArrayRecord(self._weights),
                 QUERIES: ArrayRecord([queries.astype(np.float32)]),
-                "config": ConfigRecord({"task": self._task.to_json()}),
+                "config": ConfigRecord({"task": self._task.to_json(), **self._fields}),
                 VOTE: ConfigRecord(dict(question.to_fields())),
             }
         )

@@ -5,7 +5,7 @@ from lepton_flwr.crypto.identity import CertificateError, NotOnRosterError
 from lepton_flwr.errors import ConfigError, DataError, PolicyError, VersionError, classify
 from lepton_flwr.failures import Failure, counted
 from lepton_flwr.privacy.accounting import BudgetError
-from lepton_flwr.privacy.chain import LedgerRolledBackError
+from lepton_flwr.privacy.ledger_errors import LedgerRolledBackError
 from lepton_flwr.secagg.errors import FloorError, KeyRecordError, MessageError, SessionLostError
 
 

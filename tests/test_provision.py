@@ -7,7 +7,7 @@ import pytest
 
 from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.errors import OutputError
-from lepton_flwr.privacy.chain import LedgerCorruptError, LedgerMissingError
+from lepton_flwr.privacy.ledger_errors import LedgerCorruptError, LedgerMissingError
 from lepton_flwr.provision import ledger_files
 
 DIGESTS = [hashlib.sha256(bytes([number])).digest() for number in (1, 2, 1)]

@@ -43,6 +43,10 @@ LedgerFolder = Annotated[
 ResumedRun = Annotated[
     Path | None, typer.Option("--resume", help="Folder of a run that was ended, to go on with.")
 ]
+ModelKey = Annotated[
+    Path | None,
+    typer.Option(help="Key of one for whom the model of the run that goes on is encrypted."),
+]
 CsvFile = Annotated[
     Path | None,
     typer.Option("--csv", help="Learn from this CSV file of yours, whatever columns it has."),

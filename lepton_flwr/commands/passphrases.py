@@ -2,13 +2,18 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from lepton_flwr.crypto.errors import PassphraseError
 from lepton_flwr.crypto.private_keys import ENVIRONMENT_VARIABLE, is_protected
 from lepton_flwr.crypto.recipients import DecryptionKey
+
+if TYPE_CHECKING:
+    from lepton_flwr.runs.artifacts import GetKey
 
 NEW_VARIABLE = "LEPTON_NEW_PASSPHRASE"
 
@@ -51,6 +56,11 @@ def decryption_key(path: Path) -> DecryptionKey:
     """
     locked = DecryptionKey.needs_passphrase(path)
     return DecryptionKey.load(path, ask(path.name) if locked else None)
+
+
+def getter(path: Path | None) -> "GetKey | None":
+    """What gives the decryption key in a file when it is needed; None without a file."""
+    return partial(decryption_key, path) if path is not None else None
 
 
 def _ask(prompt: str, variable: str, *, twice: bool) -> str:

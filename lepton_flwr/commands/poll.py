@@ -56,6 +56,7 @@ def poll(
     Example: lepton poll new.csv customers --clients 100 --epsilon 2 --set data.partition=iid
     """
     with one_line_errors(debug):
+        from lepton_flwr.commands.passphrases import getter
         from lepton_flwr.commands.polling import gather, show
 
         asked = gather(
@@ -81,6 +82,7 @@ def poll(
             asked.request,
             asked.queries.rows,
             run=run,
+            key=getter(key),
             out=polls,
             ledgers=ledger,
             debug=debug,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from lepton_flwr.errors import ConfigError
 
 if TYPE_CHECKING:
     from lepton_flwr.config import RunConfig
+    from lepton_flwr.data.preprocessing import Preprocessor
     from lepton_flwr.inference.poll import Answers, Averages
     from lepton_flwr.inference.request import Request
     from lepton_flwr.runs.queries import Queries
@@ -63,11 +63,13 @@ class Asked:
         config: how each device trains.
         request: which answers, at what cost.
         queries: the rows.
+        preprocessor: what makes features of tables like those of the run that was named.
     """
 
     config: "RunConfig"
     request: "Request"
     queries: "Queries"
+    preprocessor: "Preprocessor | None" = None
 
 
 def gather(
@@ -93,11 +95,12 @@ def gather(
         ConfigError: options contradict each other or are out of range.
         DataError: the rows cannot be used.
     """
+    from lepton_flwr.commands.passphrases import getter
     from lepton_flwr.config import ModelConfig
     from lepton_flwr.data import scenarios
     from lepton_flwr.inference.request import Request
     from lepton_flwr.runs.queries import read_features, read_table
-    from lepton_flwr.runs.saved import CONFIG, preprocessor_of, table_of
+    from lepton_flwr.runs.saved import CONFIG, preprocessor_of, read_rows, table_of
     from lepton_flwr.runs.settings import resolve
     from strategies.polling import as_poll
 
@@ -107,7 +110,7 @@ def gather(
         raise ConfigError("--run with a scenario or --config: the run names its own")
     if run is not None and not (run / CONFIG).is_file():
         raise ConfigError(f"--run {run}: no {CONFIG} in it: expected the folder of a run")
-    if out == table:
+    if out.resolve() == table.resolve():
         raise ConfigError(f"--out {out}: expected a file other than that of the rows")
     settings = resolve(
         scenario,
@@ -124,16 +127,15 @@ def gather(
         probabilities=probabilities,
     )
     settings, model = as_poll(settings), settings.model
-    known = scenarios.get(settings.scenario).table
+    known, preprocessor = scenarios.get(settings.scenario).table, None
     if known is None and run is not None:
-        from lepton_flwr.commands.passphrases import decryption_key
-
-        find_key = partial(decryption_key, key) if key is not None else None
-        known = table_of(settings, preprocessor_of(settings, run, find_key))
+        preprocessor = preprocessor_of(settings, run, getter(key))
+        known = table_of(settings, preprocessor)
     if known is None:
         queries = read_features(table, model.input_shape, model.classes, model.num_classes)
     else:
-        queries = read_table(table, known)
+        rows = read_rows(table, settings, known, preprocessor)
+        queries = read_table(table, rows, known)
         shape = queries.rows.shape[1:]
         if model.input_shape and model.input_shape != shape:
             raise ConfigError(
@@ -142,7 +144,7 @@ def gather(
             )
         made = ModelConfig(shape, len(queries.classes), known.label, queries.classes)
         settings = replace(settings, model=made)
-    return Asked(settings, request, queries)
+    return Asked(settings, request, queries, preprocessor)
 
 
 def show(asked: Asked, found: "Answers | Averages", out: Path) -> None:

@@ -1,6 +1,5 @@
 """`lepton predict`: a run's model on a table."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +45,7 @@ def predict(
     with one_line_errors(debug):
         from lepton_flwr._files import write_atomic
         from lepton_flwr._validate import choice
-        from lepton_flwr.commands.passphrases import decryption_key
+        from lepton_flwr.commands.passphrases import getter
         from lepton_flwr.data.schema import UNSEEN
         from lepton_flwr.errors import ConfigError
         from lepton_flwr.runs.predictions import assess, draw, to_csv
@@ -57,7 +56,7 @@ def predict(
         if out in (table, picture):
             raise ConfigError(f"--out {out}: expected a CSV file other than that of the rows")
 
-        run = SavedRun.open(model, partial(decryption_key, key) if key is not None else None)
+        run = SavedRun.open(model, getter(key))
         rows = run.read(table)
         shares = run.probabilities(rows, unseen)
         found = None

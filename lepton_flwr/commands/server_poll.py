@@ -56,6 +56,7 @@ def poll(
         from lepton_flwr.commands.polling import gather, show
         from lepton_flwr.deploy.nodes import wanted_nodes
         from lepton_flwr.deploy.settings import ServerSettings
+        from lepton_flwr.errors import ConfigError
 
         ServerSettings.read(folder)
         asked = gather(
@@ -76,5 +77,18 @@ def poll(
         )
         from lepton_flwr.deploy.poll import poll as ask
 
-        found = ask(folder, asked.config, asked.request, asked.queries.rows, ledger=ledger)
+        raw = asked.config.table is not None
+        if raw and asked.config.output.model_to:
+            raise ConfigError(
+                "--run: devices with raw tables need its preprocessor, which is for "
+                "its recipients only: expected a run without --model-to"
+            )
+        found = ask(
+            folder,
+            asked.config,
+            asked.request,
+            asked.queries.rows,
+            preprocessor=asked.preprocessor if raw else None,
+            ledger=ledger,
+        )
         show(asked, found, out)

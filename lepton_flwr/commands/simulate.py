@@ -12,6 +12,7 @@ from lepton_flwr.commands.options import (
     Epsilon,
     Label,
     LedgerFolder,
+    ModelKey,
     ModelTo,
     NoDP,
     Out,
@@ -41,6 +42,7 @@ def simulate(
     seed: Seed = None,
     model_to: ModelTo = None,
     resume: ResumedRun = None,
+    model_key: ModelKey = None,
     debug: Debug = False,
 ) -> None:
     """Run a federation on this machine and leave a folder with its results.
@@ -64,10 +66,13 @@ def simulate(
         if resume is not None:
             if no_dp or seed is not None or any(value is not None for value in given):
                 raise ConfigError("--resume: a run goes on with its own settings: give no others")
+            from lepton_flwr.commands.passphrases import getter
             from simulations import runner
 
-            print_summary(runner.resume(resume, debug))
+            print_summary(runner.resume(resume, debug, getter(model_key)))
             return
+        if model_key is not None:
+            raise ConfigError("--model-key: expected with --resume; --model-to encrypts a model")
         from lepton_flwr.runs.settings import resolve
 
         settings = resolve(

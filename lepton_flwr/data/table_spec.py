@@ -17,7 +17,7 @@ from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.failures import Failure
 
 MAX_CLASSES = 100
-_COLUMN_KEYS = {"kind", "low", "high", "values"}
+_COLUMN_KEYS = {"name", "kind", "low", "high", "values"}
 _KEYS = {"label", "classes", "columns", "test_fraction", "drop_duplicates"}
 
 
@@ -50,7 +50,7 @@ class TableSpec:
     drop_duplicates: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
-        TableConfig(self.label, self.classes, {column.name: 0 for column in self.schema.columns})
+        _ = self.config  # checks itself
         if len(self.classes) > MAX_CLASSES:
             raise ConfigError(f"{len(self.classes)} classes: expected at most {MAX_CLASSES}")
         check.finite("test_fraction", self.test_fraction, above=0, below=1)
@@ -61,7 +61,7 @@ class TableSpec:
     @classmethod
     def of(cls, config: TableConfig, **own: Any) -> Self:
         """From settings; `own` are the attributes that only a device has."""
-        columns = tuple(_column(name, kind) for name, kind in config.columns.items())
+        columns = tuple(_column(column["name"], column) for column in config.columns)
         return cls(config.label, config.classes, TableSchema(columns), **own)
 
     @classmethod
@@ -79,7 +79,11 @@ class TableSpec:
         if not isinstance(columns, Mapping):
             raise ConfigError("expected a table [columns] of names and kinds")
         own = {key: plain[key] for key in ("test_fraction", "drop_duplicates") if key in plain}
-        return cls.of(TableConfig(label, tuple(classes), columns), **own)
+        tables = tuple(
+            {"name": name, **(kind if isinstance(kind, Mapping) else {"kind": kind})}
+            for name, kind in columns.items()
+        )
+        return cls.of(TableConfig(label, tuple(classes), tables), **own)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -100,14 +104,12 @@ class TableSpec:
     @property
     def config(self) -> TableConfig:
         """As settings of a run; what only devices have is not in it."""
-        return TableConfig(
-            self.label, self.classes, {c.name: _plain(c) for c in self.schema.columns}
-        )
+        return TableConfig(self.label, self.classes, tuple(map(_plain, self.schema.columns)))
 
     def to_plain(self) -> dict[str, Any]:
         """What `from_plain` reads, without what only devices have."""
-        config = self.config
-        return {"label": config.label, "classes": [*config.classes], "columns": config.columns}
+        columns = {column.pop("name"): column for column in map(_plain, self.schema.columns)}
+        return {"label": self.label, "classes": [*self.classes], "columns": columns}
 
     def check_run(self, asked: "TableSpec") -> None:
         """Refuse a run whose columns or classes are not those of this table.
@@ -166,23 +168,20 @@ def _order(text: str) -> tuple[bool, float, str]:
     return (not _is_number(text), float(text) if _is_number(text) else 0.0, text)
 
 
-def _column(name: str, kind: Any) -> Column:
-    if isinstance(kind, str):
-        return Column(name, kind)
-    if not isinstance(kind, Mapping) or not set(kind) <= _COLUMN_KEYS or "kind" not in kind:
+def _column(name: Any, table: Mapping[str, Any]) -> Column:
+    if not set(table) <= _COLUMN_KEYS or "kind" not in table:
         raise ConfigError(
             f'columns.{name}: expected "number", "category", or a table of '
-            f"{', '.join(sorted(_COLUMN_KEYS))}"
+            f"{', '.join(sorted(_COLUMN_KEYS - {'name'}))}"
         )
-    values = kind.get("values", [])
+    values = table.get("values", [])
     if not isinstance(values, list | tuple):
         raise ConfigError(f"columns.{name}.values: expected a list of texts")
-    return Column(name, kind["kind"], kind.get("low"), kind.get("high"), tuple(values))
+    return Column(name, table["kind"], table.get("low"), table.get("high"), tuple(values))
 
 
-def _plain(column: Column) -> str | dict[str, Any]:
-    if column.low is not None:
-        return {"kind": column.kind, "low": float(column.low), "high": float(column.high or 0.0)}
-    if column.values:
-        return {"kind": column.kind, "values": [*column.values]}
-    return column.kind
+def _plain(column: Column) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": column.name, "kind": column.kind}
+    if column.low is not None and column.high is not None:
+        plain |= {"low": float(column.low), "high": float(column.high)}
+    return plain | ({"values": [*column.values]} if column.values else {})

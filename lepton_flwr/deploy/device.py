@@ -1,6 +1,7 @@
 """A device's SuperNode, supervised: `lepton device run`."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.deploy.probe import try_server
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
-from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
+from lepton_flwr.deploy.supervisor import Component, Keeper, keep, only_one
+from lepton_flwr.deploy.warm import WarmLauncher, check_flower
 from lepton_flwr.device import (
     DATA_FILE,
     DATA_KEY_FILE,
@@ -55,19 +57,30 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         CertificateError: a certificate.
         RevocationError: a revocation list.
         FederationError: another process runs this device, or Flower cannot be started at all.
+        LauncherVersionError: the warm launcher is wanted, and not for the Flower that is here.
+        LauncherError: likewise, and this is no Linux.
     """
     folder = folder.resolve()
     settings = DeviceSettings.read(folder)
     check(folder)
+    if settings.warm:
+        check_flower()
     (folder / LOGS).mkdir(mode=0o700, exist_ok=True)
     (folder / FLOWER_HOME).mkdir(mode=0o700, exist_ok=True)
     with only_one(folder):
         status = StatusFile(folder)
-        node = _SuperNode(folder, settings.server)
+        components: list[Component] = []
+        programs = None
+        if settings.warm:
+            launcher = WarmLauncher(folder / FLOWER_HOME, settings.warm)
+            programs = launcher.install()
+            components.append(launcher)
+        components.append(_SuperNode(folder, settings.server, programs))
         try:
             with termination_as_exit(), Processes(folder / LOGS, environment()) as processes:
                 say(f"{settings.name}: joining {settings.server}")
-                keep([Keeper(node, processes, status, say, FATAL)], status, lambda: None)
+                keepers = [Keeper(one, processes, status, say, FATAL) for one in components]
+                keep(keepers, status, lambda: None)
         finally:
             status.enter(STOPPED)
 
@@ -104,9 +117,10 @@ class _SuperNode:
 
     name = SUPERNODE
 
-    def __init__(self, folder: Path, server: Address) -> None:
+    def __init__(self, folder: Path, server: Address, programs: Path | None = None) -> None:
         self._folder = folder
         self._server = server
+        self._programs = programs  # where Flower is to look for its own ones first
         self._due: float | None = None  # when to try the server again; None before it has joined
 
     def prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -125,7 +139,10 @@ class _SuperNode:
         ]  # fmt: skip
         if (folder / TRUSTED_FILE).exists():
             command += ["--trusted-entities", str(folder / TRUSTED_FILE)]
-        return command, {"FLWR_HOME": str(folder / FLOWER_HOME)}
+        variables = {"FLWR_HOME": str(folder / FLOWER_HOME)}
+        if self._programs is not None:
+            variables["PATH"] = os.pathsep.join([str(self._programs), environment()["PATH"]])
+        return command, variables
 
     def look(self, added: str, up: bool) -> bool:
         if _JOINED in added:

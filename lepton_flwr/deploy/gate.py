@@ -15,9 +15,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lepton_flwr.crypto.tls import ServerCredentials
+
+if TYPE_CHECKING:
+    import httpx
 
 ROUTES = frozenset(
     f"/v1/fleet/{name}"
@@ -34,7 +37,14 @@ MAX_CONNECTIONS_OF_ONE = 4_000  # devices behind one router share its address
 MAX_FILES = 65_536
 IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
+PART_SECONDS = 1.0
 UPSTREAM_SECONDS = 120.0
+# A SuperNode that is told of no message asks again after 3 s. So one for whom there is none is
+# answered late: well before it gives up (30 s) or its signature does (300 s).
+PULL_ROUTE = "/v1/fleet/pull-messages"
+HOLD_SECONDS = 10.0
+LOOKS_PER_SECOND = 20.0  # at the SuperLink, for all that are held; each one's pause is within:
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
 _HOP = frozenset(
     {
@@ -58,13 +68,15 @@ class Gate:
     Guarantee: a request reaches the SuperLink only as a POST to one of `ROUTES`, without a query,
     and with a body of at most `MAX_BODY_BYTES`. No more than `MAX_HELD_BYTES` of bodies are held at
     a time; what would exceed that is answered 503. The connection of a request that is refused is
-    closed, its body unread.
+    closed, its body unread. Whoever is held has been authenticated by the SuperLink, and is again
+    whenever the SuperLink is asked.
     """
 
     def __init__(self, port: int, authority: Path) -> None:
         import httpx
 
         self._held = 0
+        self._waiting = 0
         self._client = httpx.AsyncClient(
             base_url=f"https://127.0.0.1:{port}",
             verify=ssl.create_default_context(cafile=authority),
@@ -101,16 +113,26 @@ class Gate:
                 if body is None:
                     await _refuse(send, 413)
                 else:
-                    await self._pass_on(path, scope, body, send)
+                    await self._pass_on(path, scope, body, receive, send)
 
-    async def _pass_on(self, path: str, scope: Scope, body: bytes, send: Send) -> None:
+    async def _pass_on(
+        self, path: str, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
         import httpx
 
         headers = [(name, value) for name, value in scope["headers"] if name not in _HOP]
+
+        async def ask() -> httpx.Response:
+            return await self._client.post(path, content=body, headers=headers)
+
         try:
-            answer = await self._client.post(path, content=body, headers=headers)
+            first = await ask()
+            nothing = path == PULL_ROUTE and _is_empty(first)
+            answer = await self._hold(ask, receive) if nothing else first
         except httpx.HTTPError:
             await _reply(send, 502)  # Flower's devices try again
+            return
+        if answer is None:
             return
         kept = [
             (name, value)
@@ -119,6 +141,31 @@ class Gate:
             if name.lower() not in _HOP and name.lower() != b"content-encoding"
         ]
         await _reply(send, answer.status_code, answer.content, kept)
+
+    async def _hold(
+        self, ask: "Callable[[], Awaitable[httpx.Response]]", receive: Receive
+    ) -> "httpx.Response | None":
+        """Ask until there is a message, or long enough; None if the device is gone.
+
+        A message that is fetched for a device that is gone is lost to it.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + HOLD_SECONDS
+        gone = asyncio.ensure_future(receive())  # the body is read: all that can come is the end
+        self._waiting += 1
+        try:
+            while True:
+                pause = self._waiting / LOOKS_PER_SECOND
+                pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+                await asyncio.wait({gone}, timeout=pause)
+                if gone.done():
+                    return None
+                answer = await ask()
+                if loop.time() > until or not _is_empty(answer):
+                    return answer
+        finally:
+            self._waiting -= 1
+            gone.cancel()
 
     @contextmanager
     def _holding(self) -> Iterator[Callable[[int], None]]:
@@ -144,6 +191,11 @@ class Gate:
             await send({"type": f"{event['type']}.complete"})
             if event["type"] == "lifespan.shutdown":
                 return
+
+
+def _is_empty(answer: "httpx.Response") -> bool:
+    """Whether it says that there is no message: a protobuf of no field."""
+    return answer.status_code == 200 and not answer.content
 
 
 class _FullError(Exception):
@@ -184,7 +236,7 @@ def bounded(protocol: type[Any]) -> type[Any]:
 
     An address (of IPv6, its network of 64 bits) has at most `MAX_CONNECTIONS_OF_ONE` connections.
     One that asks nothing for `IDLE_SECONDS`, from its beginning or after an answer, is closed, also
-    if it sends half a request.
+    if it sends half a request; so is one that goes on sending after it was refused.
     """
     counts: Counter[str] = Counter()
 
@@ -207,6 +259,13 @@ def bounded(protocol: type[Any]) -> type[Any]:
                 del counts[self._origin]
             if self._watch is not None:
                 self._watch.cancel()
+
+        def on_response_complete(self) -> None:
+            unread = self.cycle is not None and self.cycle.more_body
+            super().on_response_complete()
+            # TLS would read on until the other end agrees to part; a second is for the answer.
+            if unread and self.transport.is_closing():
+                self.loop.call_later(PART_SECONDS, self.transport.abort)
 
         def _look(self) -> None:
             request = self.cycle
@@ -265,6 +324,7 @@ def main(folder: str, listen: str, port: str, inner: str) -> None:
         http=bounded(AutoHTTPProtocol),
         ws="none",
         log_level="warning",
+        timeout_graceful_shutdown=1,  # or it would wait for all that it holds
     )
 
 

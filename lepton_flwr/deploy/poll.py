@@ -7,6 +7,7 @@ import numpy as np
 
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.deploy.train import check_running, run_app
 from lepton_flwr.errors import FederationError
 from lepton_flwr.inference.folder import PollFolder
@@ -23,6 +24,7 @@ def poll(
     request: Request,
     queries: np.ndarray,
     *,
+    preprocessor: Preprocessor | None = None,
     ledger: Path | None = None,
     console: TextIO | None = None,
 ) -> Answers | Averages:
@@ -35,6 +37,7 @@ def poll(
         config: how each device trains its local model; see `strategies.polling.as_poll`.
         request: which answers, at what cost.
         queries: float32 (n, ...), rows as the devices' models take them.
+        preprocessor: what makes features of the devices' tables, if they bring raw ones.
         ledger: folder of the server's ledger; None is that of its runs, `ledger` in its folder.
         console: where the log goes; None is standard output.
 
@@ -51,7 +54,7 @@ def poll(
     check_running(folder)
     path = new_folder(folder / POLLS, config.scenario).resolve()
     asked = PollFolder(path)
-    asked.ask(config, request, queries)
+    asked.ask(config, request, queries, preprocessor)
     values = {
         "simulated": False,
         "poll": str(path),

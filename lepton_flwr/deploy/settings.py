@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import tomllib
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,8 @@ from lepton_flwr.errors import ConfigError
 
 DEVICE_FILE = "device.toml"
 SERVER_FILE = "server.toml"
+# What the warm launcher keeps loaded.
+WARM_FLOWER, WARM_TENSORFLOW = "flower", "tensorflow"
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,26 @@ class DeviceSettings:
     Attributes:
         name: the device's name.
         server: where it reaches the server.
+        warm: what the warm launcher keeps loaded, `WARM_FLOWER` or `WARM_TENSORFLOW`; empty starts
+            a process for every message without it.
     """
 
     name: str
     server: Address
+    warm: str = ""
+
+    def __post_init__(self) -> None:
+        known = (WARM_FLOWER, WARM_TENSORFLOW)
+        if self.warm and self.warm not in known:
+            raise ConfigError(
+                f"{DEVICE_FILE}: warm={self.warm!r}: expected one of {', '.join(known)}, or no "
+                "such line for none"
+            )
 
     def to_toml(self) -> str:
         """The file's text."""
-        return f"name = {json.dumps(self.name)}\nserver = {json.dumps(str(self.server))}\n"
+        warm = f"warm = {json.dumps(self.warm)}\n" if self.warm else ""
+        return f"name = {json.dumps(self.name)}\nserver = {json.dumps(str(self.server))}\n{warm}"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -37,8 +52,10 @@ class DeviceSettings:
         Raises:
             ConfigError: it is missing or malformed.
         """
-        table = _read(folder / DEVICE_FILE, {"name", "server"}, "device")
-        return cls(table["name"], Address.parse(table["server"]))
+        table = _read(folder / DEVICE_FILE, {"name", "server"}, "device", {"warm"})
+        if table.get("warm") == "":
+            raise ConfigError(f"{DEVICE_FILE}: warm is empty: leave the line out for none")
+        return cls(table["name"], Address.parse(table["server"]), table.get("warm", ""))
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,9 @@ class ServerSettings:
         return cls(Address.parse(table["address"]), table["listen"])
 
 
-def _read(path: Path, keys: set[str], role: str) -> dict[str, str]:
+def _read(
+    path: Path, keys: set[str], role: str, optional: Set[str] = frozenset()
+) -> dict[str, str]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,6 +113,8 @@ def _read(path: Path, keys: set[str], role: str) -> dict[str, str]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: not TOML: {error}") from None
-    if set(table) != keys or not all(isinstance(value, str) for value in table.values()):
-        raise ConfigError(f"{path.name}: expected the texts {', '.join(sorted(keys))}")
+    texts = all(isinstance(value, str) for value in table.values())
+    if not texts or not keys <= set(table) <= keys | optional:
+        also = f" and, if wanted, {', '.join(sorted(optional))}" if optional else ""
+        raise ConfigError(f"{path.name}: expected the texts {', '.join(sorted(keys))}{also}")
     return table

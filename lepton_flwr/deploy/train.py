@@ -3,12 +3,14 @@
 import contextlib
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from lepton_flwr._files import write_atomic
 from lepton_flwr.config import RunConfig
 from lepton_flwr.crypto.identity import ROSTER_FILE
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.deploy.server import CONNECTION, FLOWER_HOME
 from lepton_flwr.deploy.settings import ServerSettings
 from lepton_flwr.deploy.status import RUNNING, Status
@@ -68,7 +70,9 @@ def train(
     return run_folder
 
 
-def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Path:
+def resume(
+    folder: Path, run_folder: Path, key: Path | None = None, console: TextIO | None = None
+) -> Path:
     """Go on with a run on the devices of a running server.
 
     The checkpoint is checked before anything is started, and by the server again.
@@ -76,6 +80,8 @@ def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Pat
     Args:
         folder: the server's.
         run_folder: the run's.
+        key: of a recipient, if the run's model is encrypted: a file without a passphrase, which the
+            server reads too.
         console: where the log goes; None is standard output.
 
     Returns:
@@ -84,23 +90,27 @@ def resume(folder: Path, run_folder: Path, console: TextIO | None = None) -> Pat
     Raises:
         CheckpointError: the run cannot go on.
         ConfigError: it ran on simulated devices; or `server.toml` is missing or malformed.
+        EnvelopeError: the key is another's, or the checkpoint was altered.
+        KeyFileError: the key cannot be read, is open to other users, or has a passphrase.
         FederationError: the server does not run, or the run failed.
     """
     folder, run_folder = folder.resolve(), run_folder.resolve()
-    done = check_resumable(run_folder)
+    done = check_resumable(run_folder, key)
     check_running(folder)
     values = {
         "simulated": False,
         "roster": str(folder / ROSTER_FILE),
         "resume": str(run_folder),
+        **({"model-key": str(key.resolve())} if key is not None else {}),
     }
     run_app(folder, values, run_folder / "logs" / f"after-round-{done}", console)
     return run_folder
 
 
-def check_resumable(run_folder: Path) -> int:
+def check_resumable(run_folder: Path, key: Path | None = None) -> int:
     """Rounds that a run on devices has done; see `resume` for what is raised."""
-    with contextlib.closing(Checkpoints.reopen(run_folder)) as checkpoints:
+    get_key = partial(DecryptionKey.load, key) if key is not None else None
+    with contextlib.closing(Checkpoints.reopen(run_folder, get_key)) as checkpoints:
         if "roster" not in checkpoints.settings:
             raise ConfigError(
                 f"{run_folder}: a run of simulated devices: go on with `lepton simulate --resume`"

@@ -16,6 +16,7 @@ import numpy as np
 from lepton_flwr import _npz
 from lepton_flwr._files import write_atomic
 from lepton_flwr.config import RunConfig
+from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
 from lepton_flwr.errors import DataError, LeptonError
 from lepton_flwr.inference.poll import Answers, Averages
 from lepton_flwr.inference.request import Request
@@ -45,13 +46,20 @@ class PollFolder:
         """How participants train their models."""
         return self.path / "config.toml"
 
-    def ask(self, config: RunConfig, request: Request, queries: np.ndarray) -> None:
+    def ask(
+        self,
+        config: RunConfig,
+        request: Request,
+        queries: np.ndarray,
+        preprocessor: Preprocessor | None = None,
+    ) -> None:
         """Write what is to be asked.
 
         Args:
             config: how participants train their models.
             request: how.
             queries: float32 (queries, ...), rows as the participants' models take them.
+            preprocessor: what makes features of their tables, if they bring raw ones.
 
         Raises:
             OutputError: it cannot be written.
@@ -61,6 +69,8 @@ class PollFolder:
         npy = io.BytesIO()
         np.lib.format.write_array(npy, np.ascontiguousarray(queries), allow_pickle=False)
         write_atomic(self.path / QUERIES_FILE, npy.getvalue(), 0o600)
+        if preprocessor is not None:
+            preprocessor.save(self.path / PREPROCESSOR_FILE)
         write_atomic(self.config_file, tomli_w.dumps(config.to_dict()).encode())
         write_atomic(self.path / REQUEST_FILE, json.dumps(request.to_plain(), indent=1).encode())
 
@@ -78,6 +88,15 @@ class PollFolder:
         except _npz.UNREADABLE as error:
             raise DataError(f"{QUERIES_FILE}: {type(error).__name__}: ask again") from None
         return Request.from_plain(self._json(REQUEST_FILE)), queries
+
+    def preprocessor(self) -> Preprocessor | None:
+        """That of `ask`.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.path / PREPROCESSOR_FILE
+        return Preprocessor.load(path) if path.exists() else None
 
     def answer(self, answers: Answers | Averages) -> None:
         """Write what may be published.

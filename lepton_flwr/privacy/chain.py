@@ -7,7 +7,6 @@ contains what the head names is damaged, or an older copy, and is refused.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -18,50 +17,28 @@ from pathlib import Path
 from typing import Self
 
 from lepton_flwr.crypto.digest import digest, field
-from lepton_flwr.errors import PrivacyError
-from lepton_flwr.failures import Failure
+from lepton_flwr.privacy.head import HASH_BYTES, Head, staged
+from lepton_flwr.privacy.ledger_errors import (
+    LedgerBusyError,
+    LedgerCorruptError,
+    LedgerError,
+    LedgerMissingError,
+    LedgerRolledBackError,
+    LedgerVersionError,
+)
 
 SCHEMA = 1
 APPLICATION_ID = 0x4C45504C  # "LEPL"
 BUSY_SECONDS = 60.0
 _GENESIS = "lepton/ledger/genesis/v1"
 _ROW = "lepton/ledger/row/v1"
-_SLOT = "lepton/ledger/head/v1"
 _MEMO = "lepton/ledger/memo/v1"
-_HASH_BYTES = 32
-_SLOT_BYTES = 72  # number (8), hash (32), check (32)
 _NEW = """
 CREATE TABLE meta (salt BLOB NOT NULL);
 CREATE TABLE rows (number INTEGER PRIMARY KEY, time INTEGER NOT NULL, payload TEXT NOT NULL,
                    hash BLOB NOT NULL);
 CREATE TABLE memos (key BLOB PRIMARY KEY, value INTEGER NOT NULL, hash BLOB NOT NULL);
 """
-
-
-class LedgerError(PrivacyError):
-    """A ledger cannot be used, so nothing may be released."""
-
-    failure = Failure.BUDGET
-
-
-class LedgerCorruptError(LedgerError):
-    """It is not what was written: damaged, edited, or another kind of file."""
-
-
-class LedgerVersionError(LedgerError):
-    """A newer version of this software wrote it."""
-
-
-class LedgerMissingError(LedgerError):
-    """It was deleted or replaced, though releases have been written to it."""
-
-
-class LedgerRolledBackError(LedgerError):
-    """It is an older copy: its head names releases that it does not hold."""
-
-
-class LedgerBusyError(LedgerError):
-    """Another process has held it for too long."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +72,7 @@ class Chain:
 
     def __init__(self, path: Path, head: Path | None = None) -> None:
         self.path = path
-        self._head = _Head(path.with_suffix(".head") if head is None else head)
+        self._head = Head(path.with_suffix(".head") if head is None else head)
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._rows: list[Row] = []
@@ -302,56 +279,6 @@ class Chain:
             raise LedgerError(f"{self.path.name}: {error.strerror}") from None
 
 
-class _Head:
-    """Two slots of fixed size, written in turn: a torn write leaves the other."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def create(self, genesis: bytes) -> None:
-        """Write the head of an empty log, unless there is one."""
-        with contextlib.suppress(FileExistsError), _beside(self.path) as beside:
-            beside.write_bytes(_slot(0, genesis).ljust(2 * _SLOT_BYTES, b"\0"))
-            os.link(beside, self.path)
-
-    def read(self) -> tuple[int, bytes] | None:
-        """Number and hash of the newest row that was anchored; None if there is no file."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return None
-        slots = [_read_slot(content[i : i + _SLOT_BYTES]) for i in (0, _SLOT_BYTES)]
-        valid = [slot for slot in slots if slot is not None]
-        if not valid:
-            raise LedgerCorruptError(f"{self.path.name}: the ledger's head is damaged")
-        return max(valid)
-
-    def write(self, number: int, row_hash: bytes) -> None:
-        """Move the head on; one that is further stays."""
-        handle = os.open(self.path, os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            newest = self.read()
-            if newest is None or newest[0] < number:
-                # The slot that does not hold the newest: numbers may skip.
-                first = _read_slot(os.pread(handle, _SLOT_BYTES, 0))
-                at = _SLOT_BYTES if first is not None and first == newest else 0
-                os.pwrite(handle, _slot(number, row_hash), at)
-        finally:
-            os.close(handle)
-
-
-def _slot(number: int, row_hash: bytes) -> bytes:
-    return field(number) + row_hash + digest(_SLOT, field(number), row_hash)
-
-
-def _read_slot(content: bytes) -> tuple[int, bytes] | None:
-    number = int.from_bytes(content[:8], "big", signed=True)
-    row_hash = content[8 : 8 + _HASH_BYTES]
-    valid = len(content) == _SLOT_BYTES and content == _slot(number, row_hash)
-    return (number, row_hash) if valid else None
-
-
 def _next(last: Row, nanoseconds: int, payload: str) -> Row:
     number = last.number + 1
     fields = field(number), field(nanoseconds), field(payload)
@@ -373,14 +300,14 @@ def _row(values: tuple[object, ...]) -> Row:
 def _create(path: Path) -> None:
     """Make an empty log; whoever else does so at the same time, one of them stays."""
     try:
-        with contextlib.suppress(FileExistsError), _beside(path) as beside:
+        with contextlib.suppress(FileExistsError), staged(path) as beside:
             os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             database = sqlite3.connect(beside, isolation_level=None)
             try:
                 database.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 database.execute(f"PRAGMA user_version={SCHEMA}")
                 database.executescript(_NEW)
-                database.execute("INSERT INTO meta VALUES (?)", (os.urandom(_HASH_BYTES),))
+                database.execute("INSERT INTO meta VALUES (?)", (os.urandom(HASH_BYTES),))
             finally:
                 database.close()
             os.link(beside, path)
@@ -393,12 +320,3 @@ def _create(path: Path) -> None:
         raise LedgerError(
             f"{path.name}: cannot be made: {getattr(error, 'strerror', None) or error}"
         ) from None
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    beside = path.with_name(f".{path.name}-{os.urandom(8).hex()}")
-    try:
-        yield beside
-    finally:
-        beside.unlink(missing_ok=True)

@@ -21,8 +21,9 @@ from lepton_flwr.crypto.digest import digest, field
 from lepton_flwr.errors import ConfigError
 from lepton_flwr.privacy import events, losses
 from lepton_flwr.privacy.accounting import ACCOUNTANT, SMALLEST_DELTA, BudgetError
-from lepton_flwr.privacy.chain import Chain, LedgerCorruptError, LedgerError, Row
+from lepton_flwr.privacy.chain import Chain, Row
 from lepton_flwr.privacy.events import Event, Unit
+from lepton_flwr.privacy.ledger_errors import LedgerCorruptError, LedgerError
 
 LEDGER_FILE = "ledger.db"
 MOST = 4096  # repetitions that are looked ahead

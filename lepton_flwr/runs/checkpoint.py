@@ -2,11 +2,15 @@
 
 `checkpoint/` in the run's folder holds `run.json` (whose it is and how it was started), `state.npz`
 (arrays, and a JSON member for the rest, replaced as a whole) and `session` (the greatest session
-number that was given out). No key and nothing of a client is in them. What was spent is in the
-ledger alone: an older `state.npz` that is put back brings an older model back, and no budget.
+number that was given out). No key and nothing of a client is in them. If the run's model is for
+chosen recipients only, `state.npz.lepton` takes the place of `state.npz`: an envelope for them, so
+that the model is on no disk in clear, and only who has a key of theirs can go on with the run.
+What was spent is in the ledger alone: an older `state.npz` that is put back brings an older model
+back, and no budget.
 """
 
 import fcntl
+import io
 import json
 import os
 import zipfile
@@ -22,7 +26,10 @@ from lepton_flwr import _npz
 from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import read_toml
 from lepton_flwr.crypto import digest as digests
+from lepton_flwr.crypto.envelope import seal, unseal
+from lepton_flwr.crypto.recipients import Recipient
 from lepton_flwr.errors import LeptonError
+from lepton_flwr.runs.artifacts import SUFFIX, GetKey, recipients_of
 from lepton_flwr.runs.observer import RoundRecord
 
 FOLDER, RUN_FILE, STATE_FILE, SESSION_FILE, LOCK_FILE = (
@@ -33,6 +40,7 @@ _MEMBER = "state.json"
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 _CONFIG_LABEL = "lepton/checkpoint/config/v1"
 _STATE_LABEL = "lepton/checkpoint/state/v1"
+_PURPOSE = "lepton/checkpoint/v1"
 
 
 class CheckpointError(LeptonError):
@@ -59,6 +67,10 @@ class CheckpointRunError(CheckpointError):
 
 class CheckpointConfigError(CheckpointError):
     """The run's configuration is not the one that it was written with."""
+
+
+class CheckpointKeyError(CheckpointError):
+    """It is encrypted, and there is no key."""
 
 
 class CheckpointBusyError(CheckpointError):
@@ -138,26 +150,40 @@ class Checkpoints:
         folder: the run's.
         run: a name that no other run has.
         settings: how the run was started, plain values; a later server is started likewise.
+        recipients: for whom checkpoints are encrypted, as the model is; none leaves them in clear.
         latest: the newest checkpoint; None before the first.
     """
 
     folder: Path
     run: str
     settings: Mapping[str, Any]
+    recipients: Sequence[Recipient] = ()
     latest: Checkpoint | None = None
     _number: int = 0
     _lock: int | None = field(default=None, repr=False)
 
     @classmethod
-    def new(cls, folder: Path, run: str, settings: Mapping[str, Any]) -> Self:
+    def new(
+        cls,
+        folder: Path,
+        run: str,
+        settings: Mapping[str, Any],
+        recipients: Sequence[Recipient] = (),
+    ) -> Self:
         """Of a run that begins; `begin` makes its files."""
-        return cls(folder, run, dict(settings))
+        return cls(folder, run, dict(settings), recipients)
 
     @classmethod
-    def reopen(cls, folder: Path) -> Self:
+    def reopen(cls, folder: Path, key: GetKey | None = None) -> Self:
         """Of a run that goes on.
 
+        Args:
+            folder: the run's.
+            key: called for the key of a recipient, if the run's model is encrypted.
+
         Raises:
+            CheckpointKeyError: it is encrypted, and there is no key.
+            EnvelopeError: the key is another's, or the envelope was altered.
             CheckpointMissingError: the run left none.
             CheckpointDamagedError: a file is damaged or missing.
             CheckpointVersionError: another version wrote it.
@@ -178,7 +204,8 @@ class Checkpoints:
         made = cls(folder, run, settings)
         made._take()
         try:
-            made.latest = _load(place / STATE_FILE, run)
+            made.recipients = recipients_of(made.config)
+            made.latest = _load(made._state_file, run, key)
             made._number = _number(place / SESSION_FILE)
             made._check_config()
         except BaseException:
@@ -215,6 +242,8 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the newest checkpoint.
 
+        **Guarantee**: with recipients, it is on no disk but in an envelope that only they can open.
+
         Raises:
             OutputError: it cannot be written; the one before is intact.
         """
@@ -222,14 +251,19 @@ class Checkpoints:
         arrays = checkpoint.arrays
         plain["digest"] = _digest(plain, arrays)
 
-        def write(beside: Path) -> None:
-            with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        def write(target: Path | io.BytesIO) -> None:
+            with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
                 for name, array in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
                 archive.writestr(_MEMBER, json.dumps(plain))
 
-        files.replace(self.folder / FOLDER / STATE_FILE, write)
+        if self.recipients:
+            write(content := io.BytesIO())
+            sealed = seal(content.getvalue(), self.recipients, purpose=_PURPOSE)
+            files.write_atomic(self._state_file, sealed)
+        else:
+            files.replace(self._state_file, write)
         self.latest = checkpoint
 
     def next_number(self) -> int:
@@ -242,6 +276,11 @@ class Checkpoints:
         files.write_atomic(path, str(self._number + 1).encode())
         self._number += 1
         return self._number
+
+    @property
+    def _state_file(self) -> Path:
+        suffix = SUFFIX if self.recipients else ""
+        return self.folder / FOLDER / (STATE_FILE + suffix)
 
     def close(self) -> None:
         """Let another process have the run."""
@@ -284,13 +323,17 @@ def _digest(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return digests.digest(_STATE_LABEL, *parts).hex()
 
 
-def _load(path: Path, run: str) -> Checkpoint:
+def _load(path: Path, run: str, key: GetKey | None) -> Checkpoint:
     if not path.exists():
         raise CheckpointMissingError(
             f"{path}: not there: the run ended before its first checkpoint; start it anew"
         )
+    content = _unsealed(path, key) if path.suffix == SUFFIX else None
     try:
-        with path.open("rb") as file, _npz.opened(file) as archive:
+        with (
+            path.open("rb") if content is None else io.BytesIO(content) as file,
+            _npz.opened(file) as archive,
+        ):
             plain = json.loads(archive.read(_MEMBER))
             _check_version(plain, path.name)
             arrays = {}
@@ -313,6 +356,19 @@ def _load(path: Path, run: str) -> Checkpoint:
             f"{path}: the checkpoint of run {plain['run']!r}: expected that of {run!r}"
         )
     return checkpoint
+
+
+def _unsealed(path: Path, key: GetKey | None) -> bytes:
+    if key is None:
+        raise CheckpointKeyError(
+            f"{path}: encrypted, as the run's model is: give the key of one of its recipients "
+            "(--model-key)"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointDamagedError(f"{path}: {error.strerror}") from None
+    return unseal(content, key(), purpose=_PURPOSE)
 
 
 def _check_version(plain: Any, name: str) -> None:

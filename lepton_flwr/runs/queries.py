@@ -30,18 +30,18 @@ class Queries:
     answers: np.ndarray | None = None
 
 
-def read_table(path: Path, table: Tabular, unseen: str = "error") -> Queries:
+def read_table(path: Path, found: Any, table: Tabular, unseen: str = "error") -> Queries:
     """Rows with the columns that a scenario or a run knows by name.
 
     Args:
         path: the CSV file.
+        found: its columns by name, as `saved.read_rows` reads them.
         table: how its rows become features.
         unseen: what is done with unknown categories, "error" or "other".
 
     Raises:
         DataError: the file or a column cannot be used.
     """
-    found = csv.read(path, {table.label})
     rows = _checked(path, table.transform(found, unseen))
     answers = table.answers(found[table.label]) if table.label in found else None
     return Queries(rows, table.classes, answers)

@@ -10,9 +10,11 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data import csv_rows
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor
+from lepton_flwr.data.preprocessing.columns import position_names
 from lepton_flwr.data.scenario import Tabular
 from lepton_flwr.data.scenarios import csv, get
 from lepton_flwr.data.scenarios.csv import class_text
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.artifacts import GetKey, find_model, read_model, read_preprocessor
 from lepton_flwr.training.predictions import predict_logits, probabilities
@@ -70,12 +72,7 @@ class SavedRun:
         Raises:
             DataError: it is no such file.
         """
-        spec = self.config.table
-        if spec is None or self.preprocessor is None:
-            return csv.read(path, {self.table.label})
-        # As devices read theirs: value by value, so that "007" is no number among categories.
-        table, answers = csv_rows.read_file(path, self.preprocessor.schema, spec.label)
-        return {**table, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+        return read_rows(path, self.config, self.table, self.preprocessor)
 
     def probabilities(self, table: Any, unseen: str = "error") -> np.ndarray:
         """Probability of each class, float64 (n, classes), for a table's n rows.
@@ -88,6 +85,34 @@ class SavedRun:
             DataError: a column is missing or cannot be used.
         """
         return probabilities(predict_logits(self.model, self.table.transform(table, unseen)))
+
+
+def read_rows(
+    path: Path, config: RunConfig, table: Tabular, preprocessor: Preprocessor | None
+) -> Any:
+    """Read a CSV file as the tables of a run were read; see `SavedRun.read`."""
+    spec = config.table
+    if spec is None or preprocessor is None:
+        order = () if preprocessor is None else preprocessor.order
+        if order and order == position_names(len(order)):
+            return _read_by_position(path, order, table.label)
+        return csv.read(path, {table.label})
+    # As devices read theirs: value by value, so that "007" is no number among categories.
+    rows, answers = csv_rows.read_file(path, preprocessor.schema, spec.label)
+    return {**rows, **({spec.label: np.array(answers, dtype=object)} if answers else {})}
+
+
+def _read_by_position(path: Path, order: tuple[str, ...], label: str) -> Any:
+    """A run on an array has no names for its columns: first they, then perhaps the label."""
+    names = csv.header(path)
+    if len(names) not in (len(order), len(order) + 1):
+        raise DataError(
+            f"{path}: {len(names)} columns: expected the {len(order)} of the array that the run "
+            "was given, in their order, and perhaps the label after them"
+        )
+    rows = csv.read(path, names[len(order) :])
+    rows.columns = [*order, label][: len(names)]
+    return rows
 
 
 def preprocessor_of(
@@ -107,6 +132,7 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
             f"a run of scenario {config.scenario} that left no {PREPROCESSOR_FILE}: expected one "
             "of a table"
         )
+    spec = TableSpec.of(config.table) if config.table is not None else None
     label, classes = config.model.label, config.model.classes
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -124,5 +150,5 @@ def table_of(config: RunConfig, preprocessor: Preprocessor | None) -> Tabular:
         lambda rows, unseen: preprocessor.transform(rows, unseen=unseen),
         label,
         classes,
-        answers,
+        spec.answers if spec is not None else answers,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from lepton_flwr.config import RunConfig
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.preprocessing import Preprocessor, TableSchema
+from lepton_flwr.data.scenarios.csv import class_text
 from lepton_flwr.data.tables import FederatedTables, assemble_tables
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy.events import SampledGaussian
@@ -179,5 +180,5 @@ def _tables(
     options = tables.options
     if settings.mechanism != TRAINING:
         options = replace(options, most_others=1)  # noise is added to every feature
-    names = tuple(map(str, labels.values))
+    names = tuple(map(class_text, labels.values))
     return replace(tables, options=options, label="label", classes=names)

@@ -25,14 +25,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lepton_flwr.privacy import chain, ledger
+from lepton_flwr.privacy import chain, head, ledger
 from lepton_flwr.privacy.events import Laplace, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit, Limits
 
 REPEATS = 200
 EVENT = Laplace(20.0)
 LIMITS: Limits = {Unit.RECORD: (Limit(1e4, 1e-5),)}
-_SOURCES = {chain.__file__, ledger.__file__}
+_SOURCES = {chain.__file__, head.__file__, ledger.__file__}
 _NEW_FOLDER_EVERY = 25
 
 

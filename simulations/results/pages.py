@@ -95,7 +95,7 @@ def draw(store: Store, name: str) -> bytes | None:
                 )  # fmt: skip
         rounds.set_xlabel("round")
         rounds.set_title("AUC on held-out rows")
-        rounds.legend(loc="lower right")
+        handles, labels = rounds.get_legend_handles_labels()
         private = [(way.epsilon, one) for way, one in reversed(lines) if way.epsilon is not None]
         if private:
             places = range(len(private))
@@ -103,14 +103,11 @@ def draw(store: Store, name: str) -> bytes | None:
             ends.set_xticks(list(places), [str(epsilon) for epsilon, _ in private])
         whole = [one for way, one in lines if way.epsilon is None]
         if whole:
-            ends.axhline(
-                whole[0]["auc"], color=plots.BLUE, linewidth=1.1, linestyle=plots.DASHES,
-                label="not private",
-            )  # fmt: skip
-            ends.legend(loc="lower right")
+            ends.axhline(whole[0]["auc"], color=plots.BLUE, linewidth=1.1, linestyle=plots.DASHES)
         ends.set_xlabel("epsilon per record")
         ends.set_title("What privacy costs")
         ends.margins(x=0.12, y=0.15)
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         png = io.BytesIO()
         figure.savefig(png, format="png")
     return png.getvalue()

@@ -34,15 +34,15 @@ def test_importing_the_app_loads_nothing_heavy():
 
 
 def test_its_floors_are_those_of_the_devices_policy(tmp_path):
-    from clients.client_app import _participant
+    from clients.client_app import participant
 
     (folder,) = provision(tmp_path / "devices", [Rows()], min_survivors=4)
     context = SimpleNamespace(node_config={FOLDER_KEY: str(folder)}, run_id=1)
-    assert _participant(context).floors == ClientFloors(min_survivors=4)
+    assert participant(context).floors == ClientFloors(min_survivors=4)
     policy = folder / "policy.toml"
     policy.write_text("min_survivors = 5\n[secagg]\nmin_clients = 9\nsparse = false\n")
-    assert _participant(context).floors == ClientFloors(5, min_clients=9, sparse=False)
+    assert participant(context).floors == ClientFloors(5, min_clients=9, sparse=False)
     # A policy that cannot be read as it was meant closes the device.
     policy.write_text("min_survivors = 5\n[secagg]\nsparce = false\n")
     with pytest.raises(PolicyError):
-        _participant(context)
+        participant(context)

@@ -11,6 +11,7 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.deploy import poll as deploy_poll
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.deploy.status import RUNNING, StatusFile
+from lepton_flwr.deploy.supervisor import only_one
 from lepton_flwr.errors import FederationError
 from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.inference.poll import Answers, Averages
@@ -146,8 +147,10 @@ def test_tables_without_a_preprocessor_are_not_polled(poll, rows, tmp_path):
 @pytest.fixture
 def server(tmp_path):
     create(tmp_path / "fed", 3, Address("localhost", 8000))
-    StatusFile(tmp_path / "fed" / "server").enter(RUNNING)
-    return tmp_path / "fed" / "server"
+    folder = tmp_path / "fed" / "server"
+    StatusFile(folder).enter(RUNNING)
+    with only_one(folder):
+        yield folder
 
 
 def test_the_server_gets_all_within_its_own_folder(lepton, rows, server, monkeypatch):

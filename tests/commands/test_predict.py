@@ -1,6 +1,7 @@
 """`lepton predict` on a model of one weight, so that every answer can be computed by hand."""
 
 import csv
+import dataclasses
 import functools
 
 import numpy as np
@@ -12,6 +13,7 @@ from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
 from lepton_flwr.data.scenarios.health import SCHEMA
+from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.runs.artifacts import write_model, write_preprocessor
 
 # Keras saves variables by an interface that numpy has deprecated.
@@ -223,3 +225,59 @@ def test_a_run_on_a_users_table_predicts_by_its_preprocessor(
         predict(folder, write_table(table, ["1,Rome,no"], "income,town,bad"), *with_key), "town"
     )
     refused(predict(folder, write_table(table, ["1,Oslo,?"], "income,town,bad"), *with_key), "bad")
+
+
+def test_a_run_on_devices_tables_reads_texts_as_devices_do(predict, tmp_path, weighted):
+    """Among categories 007 is no number, though pandas takes the column for numbers."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    columns = (FittedCategory("plan", ("007", "8")), FittedNumber("age", 50.0, 50.0, 50.0))
+    write_preprocessor(folder, Preprocessor(columns, salt=bytes(16)), [])
+    write_model(folder, weighted(3), [])
+    spec = TableSpec.from_plain(
+        {"label": "bad", "classes": ["1", "0"], "columns": {"plan": "category", "age": "number"}}
+    )
+    model = {"label": "bad", "classes": spec.classes, "num_classes": 2, "input_shape": [3]}
+    config = RunConfig.build({"scenario": "csv", "model": model})
+    config = dataclasses.replace(config, table=spec.config)
+    (folder / "config.toml").write_text(tomli_w.dumps(config.to_dict()))
+    table = tmp_path / "rows.csv"
+    write_table(table, ["007,True,2", "8,30,0"], "plan,age,bad")
+    refused(predict(folder, table), "bad", "1 of 2 values")
+    write_table(table, ["007,True,01", "8,30,0", "007,,1"], "plan,age,bad")
+    code, out, err = predict(folder, table)
+    assert (code, err) == (0, "")
+    assert "accuracy 1.000" in out
+    rows = predictions(tmp_path / "predictions.csv")
+    shares = [float(row["probability 1"]) for row in rows]
+    assert shares == pytest.approx([1 / (1 + np.exp(-3)), 0.5, 1 / (1 + np.exp(-3))], abs=1e-5)
+    write_table(table, ["7,30"], "plan,age")
+    refused(predict(folder, table), "plan")
+    refused(predict(folder, write_table(table, ["007,old"], "plan,age")), "age", "not numbers")
+    refused(predict(folder, write_table(table, ["007"], "plan")), "missing column", "age")
+
+
+def test_a_run_on_an_array_takes_columns_by_position(predict, tmp_path, weighted):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    columns = (
+        FittedNumber("column 1", 100.0, 50.0, 100.0),
+        FittedCategory("column 0", ("Oslo", "Bergen")),
+    )
+    order = ("column 0", "column 1", "column 2")
+    made = Preprocessor(columns, salt=bytes(16), dropped=("column 2",), order=order)
+    write_preprocessor(folder, made, [])
+    write_model(folder, weighted(3), [])
+    model = {"label": "label", "classes": ["0", "1"], "num_classes": 2, "input_shape": [3]}
+    config = RunConfig.build({"scenario": "csv", "model": model})
+    (folder / "config.toml").write_text(tomli_w.dumps(config.to_dict()))
+    table = tmp_path / "rows.csv"
+    write_table(table, ["Oslo,150,x,1", "Bergen,20,y,0"], "town,income,diary,bad")
+    code, out, err = predict(folder, table)
+    assert (code, err) == (0, "")
+    assert "accuracy 1.000" in out
+    write_table(table, ["Oslo,150,x", "Bergen,20,y"], "town,income,diary")
+    assert predict(folder, table)[0] == 0
+    assert [r["prediction"] for r in predictions(tmp_path / "predictions.csv")] == ["1", "0"]
+    write_table(table, ["Oslo,150"], "town,income")
+    refused(predict(folder, table), "2 columns", "the 3 of the array")

@@ -5,10 +5,12 @@ import types
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import simulations
 from lepton_flwr import cli
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints, config_digest
 
 
@@ -27,13 +29,18 @@ def lepton(monkeypatch, capsys):
 def make(tmp_path):
     """Makes a run's folder with a checkpoint."""
 
-    def make(**settings):
+    def make(recipient=None, **settings):
         folder = tmp_path / "run"
         folder.mkdir()
-        (folder / "config.toml").write_text('scenario = "smoke"\n')
-        checkpoints = Checkpoints.new(folder, "smoke 1", {"ledger": "/kept", **settings})
+        to = [recipient] if recipient else []
+        config = RunConfig.build(
+            {"scenario": "smoke", "output": {"model_to": [r.to_text().strip() for r in to]}}
+        )
+        (folder / "config.toml").write_text(tomli_w.dumps(config.to_dict()))
+        settings = {"ledger": "/kept", **settings}
+        checkpoints = Checkpoints.new(folder, "smoke 1", settings, to)
         checkpoints.begin()
-        digest = config_digest(RunConfig(scenario="smoke"))
+        digest = config_digest(config)
         checkpoints.save(Checkpoint(digest, [], {}, 0.0, (0, b"")))
         checkpoints.close()
         return folder
@@ -117,8 +124,8 @@ def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch,
     fake = types.ModuleType("simulations.runner")
     calls = []
 
-    def resume(path, debug):
-        calls.append((path, debug))
+    def resume(path, debug, key):
+        calls.append((path, debug, key))
         return tmp_path
 
     fake.resume = resume
@@ -126,7 +133,7 @@ def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch,
     monkeypatch.setattr(simulations, "runner", fake, raising=False)
     monkeypatch.setattr("lepton_flwr.runs.progress.print_summary", lambda folder: None)
     assert lepton("simulate", "--resume", tmp_path)[0] == 0
-    assert calls == [(tmp_path, False)]
+    assert calls == [(tmp_path, False, None)]
     for more in (["smoke"], ["--rounds", 3], ["--no-dp"], ["--seed", 1], ["--ledger", "x"],
                  ["--set", "rounds=3"], ["--epsilon", 1], ["--csv", "x"]):  # fmt: skip
         code, _, err = lepton("simulate", "--resume", tmp_path, *more)
@@ -138,8 +145,33 @@ def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch,
 def test_a_run_on_devices_does_not_go_on_with_simulated_ones(lepton, make, monkeypatch):
     from simulations import runner
 
-    monkeypatch.setattr(runner, "_run", lambda *_: pytest.fail("an engine was started"))
+    monkeypatch.setattr(
+        runner, "run_on_engine", lambda *_, **__: pytest.fail("an engine was started")
+    )
     code, out, err = lepton("simulate", "--resume", make(roster="/authority.crt"))
     assert (code, out) == (2, "")
     assert "a run on devices: go on with `lepton server resume`" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_key_is_of_a_run_that_goes_on(lepton):
+    code, _, err = lepton("simulate", "smoke", "--model-key", "alice.key")
+    assert code == 2
+    assert "--model-key: expected with --resume" in err
+
+
+def test_the_server_is_told_where_the_key_of_an_encrypted_run_is(lepton, make, flower, tmp_path):
+    key = DecryptionKey.generate()
+    path = tmp_path / "alice.key"
+    key.save(path)
+    folder = make(roster="/x", recipient=key.recipient)
+    code, _, err = lepton("server", "resume", folder)
+    assert (code, flower.calls) == (2, [])
+    assert "encrypted, as the run's model is: give the key" in err
+    DecryptionKey.generate().save(tmp_path / "other.key")
+    code, _, err = lepton("server", "resume", folder, "--model-key", tmp_path / "other.key")
+    assert (len(err.splitlines()), flower.calls) == (1, [])
+    code, _, err = lepton("server", "resume", folder, "--model-key", path)
+    assert code == 0, err
+    ((_, values),) = flower.calls
+    assert values["model-key"] == str(path.resolve())

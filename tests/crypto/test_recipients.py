@@ -37,9 +37,14 @@ def keys():
 
 
 def spki(key):
-    return key.public_key().public_bytes(
+    return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def modulus(bits, exponent=65537):
+    """A public key of this size; a public key does not tell whether its modulus is of primes."""
+    return rsa.RSAPublicNumbers(exponent, 2**bits - 1).public_key()
 
 
 def test_the_default_suite_is_x25519():
@@ -128,10 +133,10 @@ def test_a_recipients_file_that_cannot_be_read_is_refused(tmp_path):
         ("x25519-mlkem768", b"\xff" * 1184 + b"\x09" + bytes(31)),  # coefficients beyond q
         ("x25519-mlkem768", bytes(1215)),
         ("rsa-3072", b""),
-        ("rsa-3072", spki(rsa.generate_private_key(65537, 2048))),
-        ("rsa-3072", spki(rsa.generate_private_key(3, 3072))),
+        ("rsa-3072", spki(modulus(2048))),
+        ("rsa-3072", spki(modulus(3072, exponent=3))),
         ("rsa-3072", bytes.fromhex("300c 3005 06032a0304 0303 000000")),  # unknown algorithm
-        ("rsa-3072", spki(ec.generate_private_key(ec.SECP256R1()))),
+        ("rsa-3072", spki(ec.generate_private_key(ec.SECP256R1()).public_key())),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
@@ -238,11 +243,12 @@ def test_what_is_no_key_is_refused(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_rsa_keys_of_other_sizes_are_refused():
+def test_rsa_keys_of_other_sizes_are_refused(keys):
     small = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    sealed = rsa.generate_private_key(65537, 3072).private_bytes(
+    fit = serialization.load_der_private_key(keys["rsa-3072"].private, None)
+    sealed = fit.private_bytes(
         serialization.Encoding.DER,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"x"),

@@ -267,3 +267,104 @@ def test_every_request_that_a_supernode_makes_is_let_through():
     assert fleet >= ROUTES
     # A node registers itself only where nobody authenticates it.
     assert fleet - ROUTES == {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
+
+
+def held(authority, answers, monkeypatch, *, gone_after=None, path=PULL):
+    """What a device is told whose server has these answers, and how often the server was asked."""
+    monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.01)
+    gate, asked, sent = Gate(1, authority), [], []
+
+    def answer(request):
+        asked.append((request.headers.get("flwr-signature"), request.read()))
+        return answers[min(len(asked), len(answers)) - 1]
+
+    gate._client = httpx.AsyncClient(
+        transport=httpx.MockTransport(answer), base_url="https://127.0.0.1:1"
+    )
+
+    async def main():
+        events = [{"type": "http.request", "body": b"node"}]
+
+        async def receive():
+            if events:
+                return events.pop(0)
+            while gone_after is None or len(asked) < gone_after:
+                await asyncio.sleep(0)
+            return {"type": "http.disconnect"}
+
+        async def send(event):
+            sent.append(event)
+
+        scope = {
+            "type": "http", "method": "POST", "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"flwr-signature", b"s")],
+        }  # fmt: skip
+        await gate(scope, receive, send)
+
+    asyncio.run(main())
+    assert set(asked) == {("s", b"node")}
+    assert gate._waiting == 0
+    return [(sent[0]["status"], sent[1]["body"])] if sent else [], len(asked)
+
+
+NOTHING, MESSAGE = httpx.Response(200), httpx.Response(200, content=b"message")
+
+
+def test_a_device_with_no_message_is_held_until_there_is_one(authority, monkeypatch):
+    assert held(authority, [NOTHING, NOTHING, MESSAGE], monkeypatch) == ([(200, b"message")], 3)
+    assert held(authority, [MESSAGE], monkeypatch) == ([(200, b"message")], 1)
+
+
+def test_a_device_is_not_held_for_ever(authority, monkeypatch):
+    monkeypatch.setattr(module, "HOLD_SECONDS", 0.05)
+    answers, asked = held(authority, [NOTHING], monkeypatch)
+    assert answers == [(200, b"")]
+    assert asked >= 2
+
+
+def test_no_message_is_fetched_for_a_device_that_is_gone(authority, monkeypatch):
+    assert held(authority, [NOTHING, NOTHING, MESSAGE], monkeypatch, gone_after=2) == ([], 2)
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_nobody_is_held_whom_the_superlink_refuses(authority, monkeypatch, status):
+    refusal = httpx.Response(status)
+    assert held(authority, [refusal], monkeypatch) == ([(status, b"")], 1)
+    # Nor any longer, once it does: its node was unregistered meanwhile, say.
+    assert held(authority, [NOTHING, refusal, MESSAGE], monkeypatch) == ([(status, b"")], 2)
+
+
+def test_only_pulls_are_held(authority, monkeypatch):
+    for route in ROUTES - {PULL}:
+        assert held(authority, [NOTHING, MESSAGE], monkeypatch, path=route) == ([(200, b"")], 1)
+
+
+def test_those_that_are_held_share_the_looks_at_the_superlink(authority, monkeypatch):
+    monkeypatch.setattr(module, "LOOKS_PER_SECOND", 20.0)
+    gate, pauses = Gate(1, authority), []
+    wait = asyncio.wait
+
+    async def noted(futures, timeout):
+        pauses.append(timeout)
+        return await wait(futures, timeout=0)
+
+    monkeypatch.setattr(asyncio, "wait", noted)
+
+    async def ask():
+        return MESSAGE
+
+    async def main(others):
+        gate._waiting = others
+        await gate._hold(ask, asyncio.Event().wait)
+
+    for others in (0, 1, 19, 99):
+        asyncio.run(main(others))
+    assert pauses == [0.1, 0.1, 1.0, 3.0]
+
+
+def test_an_answer_without_a_message_is_a_protobuf_of_no_field():
+    fleet = importlib.import_module("flwr.proto.fleet_pb2")
+    response = fleet.PullMessagesResponse(messages_list=[], message_object_trees=[])
+    assert module._is_empty(httpx.Response(200, content=response.SerializeToString()))
+    response.messages_list.add()
+    assert not module._is_empty(httpx.Response(200, content=response.SerializeToString()))

@@ -233,13 +233,13 @@ def test_devices_vote_on_rows_if_their_policies_say_so(stage):
 
     allow(stage.devices[:2])
     refused = stage.lepton(*asked)
-    assert refused.wait(200) == 5
+    assert refused.wait(400) == 5
     assert "lost: 1 refused by its policy" in stage.output(refused).splitlines()[-1]
     assert not out.exists()
 
     allow(stage.devices[2:])
     poll = stage.lepton(*asked, "--limit", 200)  # the one before stays charged
-    assert poll.wait(300) == 0, stage.output(poll)
+    assert poll.wait(400) == 0, stage.output(poll)
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == [
         "prediction", "above", "below", "above", "below",
     ]  # fmt: skip

@@ -4,7 +4,10 @@ import math
 import numpy as np
 import pytest
 
-from lepton_flwr.config import RunConfig, read_toml
+from lepton_flwr.config import RunConfig
+from lepton_flwr.config_tables import read_toml
+from lepton_flwr.data.preprocessing import Preprocessor
+from lepton_flwr.data.preprocessing.preprocessor import FittedNumber
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.inference.folder import PollError, PollFolder
 from lepton_flwr.inference.poll import Answers, Averages
@@ -28,6 +31,13 @@ def test_what_is_asked_is_read_as_it_was_written(folder):
     assert queries.dtype == np.float32
     assert queries.tolist() == QUERIES.tolist()
     assert RunConfig.build(read_toml(folder.config_file)) == CONFIG
+
+
+def test_what_makes_features_of_raw_tables_goes_with_it(folder):
+    assert folder.preprocessor() is None
+    made = Preprocessor((FittedNumber("income", 100.0, 50.0, 100.0),), salt=bytes(16))
+    folder.ask(CONFIG, Request(2.0), QUERIES, made)
+    assert folder.preprocessor().to_json() == made.to_json()
 
 
 def test_answers_are_read_as_they_were_written(folder):

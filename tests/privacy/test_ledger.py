@@ -13,16 +13,8 @@ import time
 import pytest
 
 from lepton_flwr.errors import ConfigError, PrivacyError
-from lepton_flwr.privacy import chain
+from lepton_flwr.privacy import chain, head
 from lepton_flwr.privacy.accounting import BudgetError
-from lepton_flwr.privacy.chain import (
-    LedgerBusyError,
-    LedgerCorruptError,
-    LedgerError,
-    LedgerMissingError,
-    LedgerRolledBackError,
-    LedgerVersionError,
-)
 from lepton_flwr.privacy.events import (
     DiscreteGaussian,
     Laplace,
@@ -34,6 +26,14 @@ from lepton_flwr.privacy.events import (
     to_json,
 )
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit, spent_over_time
+from lepton_flwr.privacy.ledger_errors import (
+    LedgerBusyError,
+    LedgerCorruptError,
+    LedgerError,
+    LedgerMissingError,
+    LedgerRolledBackError,
+    LedgerVersionError,
+)
 
 TENTH = Laplace(10.0)  # epsilon 0.1, and n of them at most n / 10
 DATA, OTHER = bytes(32), b"o" * 32
@@ -410,13 +410,13 @@ def test_a_ledger_or_a_head_that_is_missing_is_refused(path):
 def test_a_torn_write_of_the_head_leaves_the_one_before(path):
     with Ledger(path) as book:
         spend(book, 3)
-    head = path.with_suffix(".head")
-    content = bytearray(head.read_bytes())
-    newest = chain._Head(head).read()
-    at = 0 if chain._read_slot(bytes(content[:72])) == newest else 72
+    anchor = path.with_suffix(".head")
+    content = bytearray(anchor.read_bytes())
+    newest = head.Head(anchor).read()
+    at = 0 if head._read_slot(bytes(content[:72])) == newest else 72
     content[at + 10 : at + 50] = bytes(40)
-    head.write_bytes(content)
-    assert chain._Head(head).read()[0] == newest[0] - 2  # one reservation earlier
+    anchor.write_bytes(content)
+    assert head.Head(anchor).read()[0] == newest[0] - 2  # one reservation earlier
     with Ledger(path) as book:
         spend(book, 1)
         assert len(book.history()) == 4
@@ -426,7 +426,7 @@ def test_it_is_refused_after_a_fork(path):
     code = (
         "import os, sys\nfrom pathlib import Path\n"
         "from lepton_flwr.privacy.ledger import Ledger\n"
-        "from lepton_flwr.privacy.chain import LedgerError\n"
+        "from lepton_flwr.privacy.ledger_errors import LedgerError\n"
         "book = Ledger(Path(sys.argv[1]))\n"
         "if os.fork() == 0:\n"
         "    try:\n        book.history()\n"

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from lepton_flwr import _files as files
 from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.errors import EnvelopeError
+from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import OutputError
 from lepton_flwr.runs.checkpoint import (
     VERSION,
@@ -20,6 +23,7 @@ from lepton_flwr.runs.checkpoint import (
     CheckpointConfigError,
     CheckpointDamagedError,
     CheckpointError,
+    CheckpointKeyError,
     CheckpointMissingError,
     CheckpointRunError,
     Checkpoints,
@@ -259,3 +263,69 @@ def test_a_record_survives_as_plain_values(runs):
     record = runs.record(3, seconds={"keys": 0.1}, failures={"data": 1}, retries=2, finished=1.5)
     assert type(record).from_plain(json.loads(json.dumps(record.to_plain()))) == record
     assert {f.name for f in dataclasses.fields(record)} == set(record.to_plain())
+
+
+@pytest.fixture(scope="module")
+def alice():
+    return DecryptionKey.generate()
+
+
+@pytest.fixture
+def sealed(tmp_path, runs, alice):
+    """As `run`, for a recipient."""
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    text = alice.recipient.to_text().strip()
+    (folder / "config.toml").write_text(f'{CONFIG}[output]\nmodel_to = ["{text}"]\n')
+    checkpoints = Checkpoints.new(folder, "smoke", {"ledger": "/kept"}, [alice.recipient])
+    checkpoints.begin()
+    digest = config_digest(checkpoints.config)
+    checkpoints.save(make(runs, config_digest=digest))
+    checkpoints.close()
+    return folder
+
+
+def test_an_encrypted_checkpoint_is_what_was_written_and_in_clear_nowhere(sealed, runs, alice):
+    with contextlib.closing(Checkpoints.reopen(sealed, lambda: alice)) as checkpoints:
+        same(checkpoints.latest, make(runs, config_digest=checkpoints.latest.config_digest))
+        assert checkpoints.recipients == [alice.recipient]
+        checkpoints.save(make(runs, config_digest=checkpoints.latest.config_digest))
+    names = {path.name for path in (sealed / "checkpoint").iterdir()}
+    assert names == {"run.json", "session", "lock", "state.npz.lepton"}
+    secret = make(runs).weights[0].tobytes()
+    for path in sealed.rglob("*"):
+        assert not path.is_file() or secret not in path.read_bytes()
+
+
+def test_without_the_right_key_an_encrypted_run_does_not_go_on_and_stays_free(sealed, alice):
+    with pytest.raises(CheckpointKeyError, match="--model-key"):
+        Checkpoints.reopen(sealed)
+    with pytest.raises(EnvelopeError):
+        Checkpoints.reopen(sealed, DecryptionKey.generate)
+    Checkpoints.reopen(sealed, lambda: alice).close()
+
+
+@pytest.mark.parametrize("place", [0, 40, -40, -1])
+def test_an_altered_encrypted_checkpoint_is_refused(sealed, alice, place):
+    path = sealed / "checkpoint" / "state.npz.lepton"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EnvelopeError):
+        Checkpoints.reopen(sealed, lambda: alice)
+    path.write_bytes(content[:-1])
+    with pytest.raises(EnvelopeError):
+        Checkpoints.reopen(sealed, lambda: alice)
+
+
+def test_a_checkpoint_in_clear_does_not_stand_for_an_encrypted_one(sealed, run, alice):
+    (sealed / "checkpoint" / "state.npz.lepton").unlink()
+    (sealed / STATE).write_bytes((run / STATE).read_bytes())
+    with pytest.raises(CheckpointMissingError):
+        Checkpoints.reopen(sealed, lambda: alice)
+
+
+def test_an_encrypted_run_does_not_go_on_in_clear(sealed, run, alice):
+    (sealed / "config.toml").write_text(CONFIG)
+    with pytest.raises(CheckpointMissingError):
+        Checkpoints.reopen(sealed, lambda: alice)

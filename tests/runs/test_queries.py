@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lepton_flwr.data.scenarios import csv as csv_file
 from lepton_flwr.data.scenarios.health import SCENARIO
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.runs.queries import read_features, read_table
@@ -19,13 +20,17 @@ def csv(tmp_path):
     return write
 
 
+def read(path):
+    return read_table(path, csv_file.read(path, {"death"}), SCENARIO.table)
+
+
 def test_a_table_becomes_what_its_scenario_trains_on(csv):
-    bare = read_table(csv(HEALTH, ROW), SCENARIO.table)
+    bare = read(csv(HEALTH, ROW))
     assert bare.rows.dtype == np.float32
     assert bare.rows.shape[0] == 1
     assert bare.answers is None
     assert bare.classes == SCENARIO.table.classes
-    known = read_table(csv(HEALTH + ",death", ROW + ",1"), SCENARIO.table)
+    known = read(csv(HEALTH + ",death", ROW + ",1"))
     assert known.answers.tolist() == [1]
     assert known.rows.tolist() == bare.rows.tolist()
 
@@ -65,4 +70,4 @@ def test_a_missing_file_and_a_missing_shape_are_told(csv, tmp_path):
 
 def test_a_column_that_the_scenario_needs_is_missed_by_name(csv):
     with pytest.raises(DataError, match="missing column age"):
-        read_table(csv("sex", "F"), SCENARIO.table)
+        read(csv("sex", "F"))

@@ -25,7 +25,8 @@ WRONG = {
     "key_store": (7,),
     "encryption": ("aes", "rot13"),
     "ledger": (7,),
-    "out": (None,),
+    "out": (7,),
+    "federation": (7,),
     "seed": (-1, 1.0),
     "progress": (1,),
 }

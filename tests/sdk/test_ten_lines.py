@@ -71,6 +71,22 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
     client.decrypt_model_params(ModelEnvelope.load(tmp_path / "model.lepton"))
     assert client.predict(frame.iloc[:, :-1].values).text.tolist() == predictions.tolist()
 
+    # And the command line, on the same file: the script gave an array, so columns go by position.
+    process = subprocess.run(
+        [sys.executable, "-m", "lepton_flwr.cli", "predict", report.parent,
+         tmp_path / "customer_data.csv", "--key", tmp_path / ".lepton" / "models.key",
+         "--unseen", "other", "--out", tmp_path / "out.csv"],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    found = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    assert found["prediction"].tolist() == predictions.tolist()
+    assert f"accuracy {(predictions == y).mean():.3f}" in process.stdout
+
 
 @pytest.mark.slow
 def test_perturbed_rows_are_learnt_from_and_the_report_says_so(make, rows):

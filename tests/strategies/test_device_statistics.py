@@ -28,14 +28,19 @@ from lepton_flwr.data.scenarios import get
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.device import Device, simulated_root
 from lepton_flwr.errors import ConfigError, DataError
+from lepton_flwr.inference import ballot
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unbounded, Unit
 from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.privacy.policy import PrivacyPolicy
+from lepton_flwr.privacy.votes import Plurality
 from lepton_flwr.provision import provision
 from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
+from lepton_flwr.training.models import ModelSpec
 from strategies.budgets import DEVICES_POPULATION
 from strategies.device_statistics import StatisticsError, ask_devices, asked_before
+from strategies.federate import table_fields
+from strategies.voting import FlowerVoters
 
 RUN_ID = 2**63 + 11
 CLIENTS = 4
@@ -160,8 +165,17 @@ def test_without_noise_the_statistics_are_those_of_one_process(federation):
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_every_device_is_charged_for_each_question_before_its_noise(federation):
+def test_every_device_is_charged_for_each_question_before_its_noise(federation, monkeypatch):
+    own, answers = Question.answer, []
+
+    def spy(self, of, noise=None):
+        answers.append(None)
+        assert sum(len(federation.charged(n)) for n in range(CLIENTS)) == len(answers)
+        return own(self, of, noise)
+
+    monkeypatch.setattr(Question, "answer", spy)
     asked = federation.ask()
+    assert len(answers) == 3 * CLIENTS
     record = asked.config.dp.record
     event = SampledGaussian(record.statistics_noise_multiplier, 1.0, 1)
     assert record.statistics_releases == asked.preprocessor.releases == 3
@@ -403,6 +417,30 @@ def test_devices_train_on_features_that_they_make_of_their_own_rows(federation, 
     history = _history(federation, 0)
     assert len(history) == 4  # statistics and training, in one account
     assert len({c.dataset for e in history for c in e.charges if c.unit is Unit.RECORD}) == 1
+
+
+def test_devices_vote_with_features_that_they_make_of_their_own_rows(
+    federation, reached, task, monkeypatch
+):
+    asked = federation.ask()
+    for folder in federation.folders:
+        (folder / "policy.toml").write_text('min_survivors = 3\nactions = ["evaluate.vote"]\n')
+    sys.modules["clients.keras_task"].probabilities = lambda task, weights, rows: np.eye(2)[
+        np.ones(len(rows), int)
+    ]
+    (features,) = asked.config.model.input_shape
+    task = replace(task, model=ModelSpec("mlp", (features,), 2, ()))
+    weights = [np.zeros((features, 1), np.float32), np.zeros(1, np.float32)]
+    voters = FlowerVoters(
+        federation.grid, federation.roster, task, weights, min_survivors=3, timeout=0.2,
+        fields=table_fields(asked.config, asked.preprocessor),
+    )  # fmt: skip
+    tally = voters(np.zeros((2, features)), ballot.Question.of(Plurality(), 2))
+    assert tally.sums.tolist() == [[0, CLIENTS]] * 2
+    reached.sort(key=lambda data: len(data.y_train))
+    for number, data in enumerate(reached):
+        own = federation.device(number).table
+        np.testing.assert_array_equal(data.x_train, asked.preprocessor.transform(own.train))
 
 
 def _history(federation, number):

@@ -53,9 +53,13 @@ def wait(monkeypatch):
         late = []
         grid = TimedGrid(clock, times, errors)
         came = [
-            reply.node
-            for reply in exchange(grid, messages, patience=patience, missing=late.extend, **more)
+            (node, reply.node)
+            for node, reply in exchange(
+                grid, messages, patience=patience, missing=late.extend, **more
+            )
         ]
+        assert all(node == of for node, of in came)
+        came = [node for node, _ in came]
         return came, late, clock.now
 
     return run

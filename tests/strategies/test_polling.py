@@ -1,5 +1,6 @@
 """A poll from what is asked on disk to the answers: real ClientApps, training replaced."""
 
+import threading
 import types
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import strategies.polling
 from lepton_flwr.config import RunConfig
+from lepton_flwr.data import scenarios
 from lepton_flwr.device import Device
 from lepton_flwr.errors import DataError, FederationError
 from lepton_flwr.inference.folder import PollFolder
@@ -17,9 +19,11 @@ from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.privacy.votes import GNMax
 from lepton_flwr.secagg.errors import ThresholdError
 from lepton_flwr.training.models import ModelSpec
+from simulations import polls
 from strategies.budgets import LEDGER_FILE
 from strategies.polling import Asker, as_poll, ask
 
+RUN_ID = 2**63 + 11
 POPULATION = bytes(range(32))
 QUERIES = np.arange(8, dtype=np.float32).reshape(4, 2)
 # All six agree on the first two rows, and half of them on the last two.
@@ -63,9 +67,8 @@ def polled(devices, folder, tmp_path, monkeypatch):
 
     def run(request, *, clients=0, renew=None):
         folder.ask(config, request, QUERIES)
-        wanted = (
-            config if clients is None else RunConfig.build(config.to_dict(), {"clients": clients})
-        )
+        devices.grid.contexts.clear()  # every poll is a run of its own
+        wanted = RunConfig.build(config.to_dict(), {"clients": clients or len(VOTES)})
         model = ModelSpec("mlp", (2,), 3, ())
         asker = Asker(wanted, model, devices.roster, tmp_path / "ledger", POPULATION, renew)
         ask(devices.grid, asker, folder)
@@ -123,12 +126,12 @@ def test_exact_answers_are_charged_as_unbounded(polled, tmp_path):
 
 def test_polls_on_one_ledger_add_up_to_its_limit(polled, devices, folder):
     first = polled(Request(4.0))
-    again = polled(Request(4.0, limit=8.0))
-    assert first.epsilon < again.epsilon <= 8
+    again = polled(Request(4.0, limit=7.0))  # Gaussian releases: 6.0 together, and 7.6 of three
+    assert first.epsilon < again.epsilon <= 7
     assert again.cost == first.cost
     devices.grid.requests.clear()
     with pytest.raises(BudgetError):
-        polled(Request(4.0, limit=8.0))
+        polled(Request(4.0, limit=7.0))
     assert devices.grid.requests == []
     assert "BudgetError: the budget per record" in str(folder.failed())
 
@@ -186,3 +189,34 @@ def test_a_local_model_takes_all_steps_of_a_run_at_once():
     assert not poll.dp.client.enabled
     assert poll.dp.record.noise_multiplier > 0
     assert as_poll(poll) == poll
+
+
+def test_simulated_devices_have_policies_and_ledgers_that_a_poll_is_charged_to(
+    grid, device_app, keras_task, tmp_path, monkeypatch
+):
+    weights = [np.zeros((30, 1), np.float32), np.zeros(1, np.float32)]
+    network = types.SimpleNamespace(get_weights=lambda: weights)
+    monkeypatch.setattr(strategies.polling, "build", lambda model, seed: network)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    keras_task.train = lambda task, weights, data, server_round: weights
+    keras_task.probabilities = lambda task, weights, rows: np.eye(2)[np.ones(len(rows), int)]
+
+    def in_engine(work, clients, debug):
+        direct = grid(clients=clients)
+        direct.apps = dict.fromkeys(range(clients), device_app)
+        work(direct, RUN_ID, threading.Event())
+
+    monkeypatch.setattr(polls, "in_engine", in_engine)
+    config = as_poll(RunConfig.build(scenarios.get("smoke").defaults, {"scenario": "smoke"}))
+    queries = np.zeros((3, 30), np.float32)
+    answers = polls.poll(config, Request(400.0), queries, out=tmp_path / "polls")
+    assert answers.labels.tolist() == [1, 1, 1]
+    assert answers.participants == 5
+    (folder,) = (tmp_path / "polls").iterdir()
+    ledgers = [folder / "ledgers" / LEDGER_FILE, *(folder / "ledgers" / "devices").glob("*.db")]
+    assert len(ledgers) == 6
+    for path in ledgers:
+        with Ledger(path) as ledger:
+            (entry,) = ledger.history()
+        assert entry.committed
+        assert {charge.unit for charge in entry.charges} == {Unit.RECORD, Unit.CLIENT}

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-import dataclasses
+import io
 import json
 import logging
 import shutil
@@ -14,14 +14,16 @@ import tomli_w
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from lepton_flwr.config import OutputConfig, RunConfig
+from lepton_flwr.config import RunConfig
+from lepton_flwr.crypto.envelope import unseal
+from lepton_flwr.crypto.errors import WrongKeyError
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.privacy.accounting import BudgetError, Unit, epsilon_of
-from lepton_flwr.privacy.chain import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.privacy.ledger import Ledger
+from lepton_flwr.privacy.ledger_errors import LedgerMissingError, LedgerRolledBackError
 from lepton_flwr.runs import events, plots
-from lepton_flwr.runs.checkpoint import CheckpointDamagedError, Checkpoints
+from lepton_flwr.runs.checkpoint import CheckpointDamagedError, CheckpointKeyError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, new_folder
 from lepton_flwr.runs.journal import Journal, read
 from lepton_flwr.runs.progress import Observers
@@ -103,15 +105,16 @@ class Run:
         self.grid = grid(clients=CLIENTS, app=client)
         self.ledgers = folder / "ledgers"
         self.numbers = []
-        self.settings, self.origin = {}, None
+        self.settings, self.origin, self.recipients = {}, None, ()
         folder.mkdir()
 
-    def serve(self, die_at=None, resume=True):
+    def serve(self, die_at=None, resume=True, key=None):
         """A server, which dies at (number of its session, exchange), before anything is sent."""
         if resume and (self.folder / "checkpoint").exists():
-            checkpoints = Checkpoints.reopen(self.folder)
+            checkpoints = Checkpoints.reopen(self.folder, key)
         else:
-            checkpoints = Checkpoints.new(self.folder, f"smoke {self.folder.name}", self.settings)
+            name = f"smoke {self.folder.name}"
+            checkpoints = Checkpoints.new(self.folder, name, self.settings, self.recipients)
         config = checkpoints.config if checkpoints.latest else self.config
         kept = RunFolder(config, save_model=save, folder=self.folder, resumed=checkpoints.latest)
         answer, sessions, numbers = type(self.grid).answer, [], self.numbers
@@ -504,12 +507,6 @@ class TestServerApp:
             start(**changes)
         assert len(accounts(tmp_path / "ledger")) == 1
 
-    def test_a_model_that_is_to_be_on_no_disk_in_clear_is_in_no_checkpoint(self, app, run):
-        whole = run(**NO_PRIVACY)
-        sealed = dataclasses.replace(whole.config, output=OutputConfig(("age1...",)))
-        assert app.begin(whole.folder, sealed, whole.ledgers, "run") is None
-        assert app.begin(whole.folder, whole.config, whole.ledgers, "run") is not None
-
     @slow
     def test_it_does_not_make_devices_for_a_run_that_goes_on(self, app, run):
         broken = self.broken(run)
@@ -548,12 +545,41 @@ def test_the_optimizers_state_of_another_strategy_is_refused(run):
     assert [int(array[0]) for array in again.momentum_vector] == list(range(12))
 
 
-def test_a_run_for_recipients_keeps_no_checkpoint_in_clear(tmp_path):
+def test_a_run_for_recipients_goes_on_with_their_key_and_leaves_no_model_in_clear(run):
+    key = DecryptionKey.generate()
+    to = {"output": {"model_to": [key.recipient.to_text().strip()]}, **NO_PRIVACY}
+    whole, cut = run(**NO_PRIVACY).serve(), run(**to)
+    cut.recipients = [key.recipient]
+    cut.serve(die_at=(5, Exchange.KEYS))
+    with pytest.raises(CheckpointKeyError, match="--model-key"):
+        cut.serve()
+    with pytest.raises(WrongKeyError):
+        cut.serve(key=DecryptionKey.generate)
+    with contextlib.closing(Checkpoints.reopen(cut.folder, lambda: key)) as checkpoints:
+        done = checkpoints.rounds_done
+        secrets = [array.tobytes() for array in checkpoints.latest.weights]
+    assert 0 < done < 5
+    for path in cut.folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not any(secret in content for secret in secrets), path
+    cut.serve(key=lambda: key)
+    assert cut.summary["status"] == "finished"
+    content = unseal(
+        (cut.folder / "model.keras.lepton").read_bytes(), key, purpose="lepton/model/v1"
+    )
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        found = [file[name] for name in file.files]
+    for mine, theirs in zip(found, whole.weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_checkpoints_are_for_those_for_whom_the_model_is(tmp_path):
     text = DecryptionKey.generate().recipient.to_text().strip()
     plain = RunConfig.build({"scenario": "smoke"})
     sealed = RunConfig.build({"scenario": "smoke", "output": {"model_to": [text]}})
-    assert begin(tmp_path, plain, tmp_path, "run") is not None
-    assert begin(tmp_path, sealed, tmp_path, "run") is None
+    assert begin(tmp_path, plain, tmp_path, "run").recipients == []
+    (recipient,) = begin(tmp_path, sealed, tmp_path, "run").recipients
+    assert recipient.to_text().strip() == text
 
 
 def test_a_run_goes_on_without_a_client_that_left_and_a_new_one_waits_for_all(run, monkeypatch):

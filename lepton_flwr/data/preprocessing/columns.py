@@ -144,6 +144,11 @@ class TableSchema:
         return table
 
 
+def position_names(count: int) -> tuple[str, ...]:
+    """What the columns of an array are called, which have no names."""
+    return tuple(f"column {i}" for i in range(count))
+
+
 def num_rows(table: Table) -> int:
     """Rows of a table that was read."""
     return len(next(iter(table.values())))
@@ -197,7 +202,7 @@ def _columns(source: Any, names: tuple[str, ...] | None) -> dict[str, np.ndarray
     if array.ndim != 2 or array.shape[1] == 0:
         raise DataError(f"an array of shape {array.shape}: expected (rows, columns)")
     if names is None:
-        names = tuple(f"column {i}" for i in range(array.shape[1]))
+        names = position_names(array.shape[1])
     if array.shape[1] != len(names):
         raise DataError(f"{array.shape[1]} columns: expected {len(names)}, those of the schema")
     return {name: array[:, i] for i, name in enumerate(names)}

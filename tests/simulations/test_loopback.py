@@ -1,0 +1,8 @@
+from simulations.loopback import POLL_VARIABLE, environment
+
+
+def test_who_set_how_often_a_node_asks_for_work_has_the_last_word(monkeypatch):
+    monkeypatch.delenv(POLL_VARIABLE, raising=False)
+    assert environment()[POLL_VARIABLE] == "0.1"
+    monkeypatch.setenv(POLL_VARIABLE, "2")
+    assert environment()[POLL_VARIABLE] == "2"
