@@ -4,7 +4,7 @@ Importing this stays light; TensorFlow is imported by the actions that train and
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -70,10 +70,11 @@ def train(message: Message, context: Context) -> Message:
         raise MessageError("server-round: expected a whole number")
     noise = _number(config, CLIENT_NOISE)
     clip = _number(message.content.config_records.get(SESSION, {}), "l2-norm-clip")
+    rows = _rows(device, config, task)
     with charged(device, context, task, [of_update(noise, clip)]):
         from clients import keras_task
 
-        data = _rows(device, config)
+        data = rows()
         weights = keras_task.train(task, _weights(message), data, server_round)
         metrics = MetricRecord({NUM_EXAMPLES: len(data.y_train)})
         return Message(
@@ -117,7 +118,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     device = Device.from_node_config(context.node_config, context.run_id)
     task = _task(message)
-    data = _rows(device, message.content.config_records.get(CONFIG, {}))
+    data = _rows(device, message.content.config_records.get(CONFIG, {}), task)()
     if len(data.y_test) == 0:
         raise DataError("this device holds out no rows: expected at least one to evaluate")
     counts = keras_task.evaluate(task, _weights(message), data)
@@ -145,24 +146,40 @@ def vote(message: Message, context: Context) -> Message:
     (queries,) = record.to_numpy_ndarrays()
     if queries.ndim < 2 or not len(queries) or queries.dtype != np.float32:
         raise MessageError(f"{QUERIES}: {queries.dtype}{queries.shape}: expected float32 rows")
+    rows = _rows(device, message.content.config_records.get(CONFIG, {}), task)
     with charged(device, context, task, question.events(len(queries))):
         from clients import keras_task
 
-        data = _rows(device, message.content.config_records.get(CONFIG, {}))
+        data = rows()
         weights = keras_task.train(task, _weights(message), data, 0)
         part = cast_ballots(partial(keras_task.probabilities, task, weights), queries, question)
     metrics = MetricRecord({BALLOTS: part.reshape(-1).tolist(), NUM_EXAMPLES: 1})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
-def _rows(device: Device, config: Mapping[str, Any]) -> "ClientData":
-    """Its features: those that it has, or those that the run's statistics make of its table."""
-    if wire.PREPROCESSOR not in config:
-        return device.data()
-    asked_of, preprocessor = wire.spec_of(config), wire.preprocessor_of(config)
-    _ = device.table
-    device.spec.check_run(asked_of)
-    return device.features(preprocessor)
+def _rows(device: Device, config: Mapping[str, Any], task: "Task") -> Callable[[], "ClientData"]:
+    """How it comes by its features: it has them, or the run's statistics make them of its table.
+
+    **Guarantee**: what the server has sent is checked here, against what is public of the device's
+    rows and none of them: a refusal tells nothing of a row, and comes before anything is charged.
+    """
+    if wire.PREPROCESSOR not in config and not device.has_table:
+        return device.data
+    if not device.has_table or wire.PREPROCESSOR not in config:
+        raise DataError(
+            "a run on raw tables and a device that brings features, or the other way about: "
+            "expected `lepton server train --schema` where devices bring tables"
+        )
+    spec, preprocessor = wire.spec_of(config), wire.preprocessor_of(config)
+    device.spec.check_run(spec)
+    device.spec.check_preprocessor(preprocessor)
+    wanted = ((len(preprocessor.feature_names),), len(spec.classes))
+    if (task.model.input_shape, task.model.num_classes) != wanted:
+        raise DataError(
+            f"a model of {task.model.input_shape} and {task.model.num_classes} classes for "
+            f"{wanted[0]} features and {wanted[1]} classes: expected one that fits"
+        )
+    return partial(device.features, preprocessor)
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:

@@ -1,9 +1,12 @@
 """Checks of single values, with one style of message: what came, what was expected."""
 
 import math
+import sys
 from typing import Any
 
 from lepton_flwr.errors import ConfigError
+
+_LARGEST = sys.float_info.max
 
 
 def finite(
@@ -25,7 +28,7 @@ def finite(
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if (
         not number
-        or not math.isfinite(value)
+        or not -_LARGEST <= value <= _LARGEST  # not `isfinite`, which fails for large integers
         or not low <= value <= high
         or (above is not None and value <= above)
         or (below is not None and value >= below)

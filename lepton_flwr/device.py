@@ -51,7 +51,6 @@ TABLE_FILE = "data.csv"
 SEALED_TABLE_FILE = "data.csv.lepton"
 DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
-LARGEST_FEATURES = 2**28  # numbers that one device makes of its table
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
 ACTIONS = ("train", "evaluate", "query.statistics")
 # Beyond those, what a policy may allow by name.
@@ -338,19 +337,14 @@ class Device:
         """Features of its raw table, by statistics that its run has brought.
 
         **Guarantee**: a row's features depend on that row and the preprocessor alone, whoever made
-        that.
+        that; whether there are any depends on no row.
 
         Raises:
-            DataError: there is no such table, or the preprocessor does not fit it.
+            SchemaMismatchError: see `TableSpec.check_preprocessor`.
+            DataError: there is no such table.
         """
-        table = self.table
-        rows = len(table.y_train) + len(table.y_test)
-        if rows * len(preprocessor.feature_names) > LARGEST_FEATURES:
-            raise DataError(
-                f"{rows} rows of {len(preprocessor.feature_names)} features: expected at most "
-                f"{LARGEST_FEATURES:,} numbers"
-            )
-        return table.features(preprocessor)
+        self.spec.check_preprocessor(preprocessor)
+        return self.table.features(preprocessor)
 
     def data(self) -> "ClientData":
         """Read the device's data.

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.failures import Failure
 
+if TYPE_CHECKING:
+    from lepton_flwr.data.preprocessing import Preprocessor
+
 MAX_CLASSES = 100
+MOST_TABLE_FEATURES = 2**14  # that a device makes of its table
 _COLUMN_KEYS = {"name", "kind", "low", "high", "values"}
 _KEYS = {"label", "classes", "columns", "test_fraction", "drop_duplicates"}
 
@@ -87,7 +91,7 @@ class TableSpec:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a `schema.toml`.
+        """Read a `schema.toml`; errors name the file alone, for a device tells a server of them.
 
         Raises:
             ConfigError: it cannot be read, is not TOML, or not such a file.
@@ -95,11 +99,11 @@ class TableSpec:
         try:
             return cls.from_plain(tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
+            raise ConfigError(f"{path.name}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from None
+            raise ConfigError(f"{path.name}: not TOML: {error}") from None
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path.name}: {error}") from None
 
     @property
     def config(self) -> TableConfig:
@@ -129,6 +133,28 @@ class TableSpec:
                     f"column {column.name!r} of the run is not the one of {SCHEMA_FILE}: expected "
                     "the same name, kind, bounds and values"
                 )
+
+    def check_preprocessor(self, preprocessor: "Preprocessor") -> None:
+        """Refuse statistics of other columns than this table's, or too many features.
+
+        **Guarantee**: it depends on no row, so a server learns nothing of them from a refusal.
+
+        Raises:
+            SchemaMismatchError: a column is not this table's, or of another kind; or more than
+                `MOST_TABLE_FEATURES` features.
+        """
+        kinds = {column.name: column.kind for column in self.schema.columns}
+        for column in preprocessor.schema.columns:
+            if kinds.get(column.name) != column.kind:
+                raise SchemaMismatchError(
+                    f"column {column.name!r} of the statistics is not one of {SCHEMA_FILE}: "
+                    "expected the same name and kind"
+                )
+        features = sum(column.num_features for column in preprocessor.columns)
+        if features > MOST_TABLE_FEATURES:
+            raise SchemaMismatchError(
+                f"{features:,} features: expected at most {MOST_TABLE_FEATURES:,}"
+            )
 
     def answers(self, values: Any) -> np.ndarray:
         """Classes of a label column's values: int32 of their shape (n,).

@@ -13,6 +13,7 @@ from lepton_flwr.data.federated import ClientData, FederatedData
 from lepton_flwr.data.preprocessing.columns import Table, TableSchema, distinct_rows, take
 from lepton_flwr.data.preprocessing.fit import num_releases
 from lepton_flwr.data.preprocessing.preprocessor import Preprocessor
+from lepton_flwr.data.preprocessing.questions import MAX_ROWS
 from lepton_flwr.data.preprocessing.searches import Options
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.errors import DataError
@@ -160,8 +161,12 @@ def device_tables(table: Table, y: np.ndarray, spec: TableSpec, name: str) -> Cl
         name: the device's; one row may be on different sides at different devices.
 
     Raises:
-        DataError: fewer than two rows.
+        DataError: fewer than two rows, or more than `MAX_ROWS`.
     """
+    if len(y) > MAX_ROWS:  # by the device's own table alone, whatever it is asked
+        raise DataError(
+            f"{len(y):,} rows: expected at most {MAX_ROWS:,}: divide them among devices"
+        )
     named = records.of_table(table, y)
     kept = distinct_rows(table, y) if spec.drop_duplicates else np.arange(len(y))
     own = [named[row] for row in kept.tolist()]

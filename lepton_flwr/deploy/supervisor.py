@@ -146,7 +146,8 @@ class Keeper:
             failure = self._processes.failure(name)
             code = exit_code(failure, self._processes.code(name))
             if meaning := self._component.explain(code):
-                failure = FederationError(f"{failure}: {meaning}")
+                # The meaning first: a status keeps so many characters only.
+                failure = FederationError(f"{meaning} ({failure})")
             if code in self._fatal:
                 self._status.failed(str(failure))
                 raise failure

@@ -145,9 +145,7 @@ def test_a_simulated_run_goes_on_with_its_own_settings_only(lepton, monkeypatch,
 def test_a_run_on_devices_does_not_go_on_with_simulated_ones(lepton, make, monkeypatch):
     from simulations import runner
 
-    monkeypatch.setattr(
-        runner, "run_on_engine", lambda *_, **__: pytest.fail("an engine was started")
-    )
+    monkeypatch.setattr(runner, "in_engine", lambda *_, **__: pytest.fail("an engine was started"))
     code, out, err = lepton("simulate", "--resume", make(roster="/authority.crt"))
     assert (code, out) == (2, "")
     assert "a run on devices: go on with `lepton server resume`" in err

@@ -3,14 +3,19 @@
 import contextlib
 import json
 import types
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import tomli_w
 
 from lepton_flwr import LeptonClient
+from lepton_flwr.config import ModelConfig
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import KeyFileError
+from lepton_flwr.data.preprocessing import Preprocessor
+from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.deploy import train
 from lepton_flwr.deploy.folders import create
@@ -19,8 +24,10 @@ from lepton_flwr.deploy.supervisor import only_one
 from lepton_flwr.errors import ConfigError, DataError, FederationError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import SampledGaussian
+from lepton_flwr.runs.artifacts import recipients_of, write_model, write_preprocessor
 from lepton_flwr.sdk.devices import DevicePlan, labels_of
 from lepton_flwr.sdk.errors import LabelError, OrderError
+from strategies.server_app import model_saver
 
 SCHEMA = b"""
 label = "ill"
@@ -252,3 +259,38 @@ def test_classes_that_are_neither_numbers_nor_texts_in_order_are_named():
 def test_labels_that_are_none_of_the_classes_are_refused(y):
     with pytest.raises(LabelError):
         labels_of(spec("9", "10"), y)
+
+
+@pytest.mark.slow
+def test_what_a_run_has_left_becomes_an_envelope_that_predicts(client, monkeypatch, tmp_path):
+    """The run itself is replaced: its folder is written as the server's app writes it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    columns = (FittedNumber("age", 60.0, 10.0, 60.0), FittedCategory("plan", slots=(3,), bits=10))
+    made = Preprocessor(columns, salt=bytes(16), order=("age", "income", "plan"))
+
+    def run(server, config, out, ledger, console):
+        model = ModelConfig((2,), 2, "ill", ("no", "yes"))
+        config = replace(config, model=model)
+        (folder / "config.toml").write_text(tomli_w.dumps(config.to_dict()))
+        recipients = recipients_of(config)
+        write_preprocessor(folder, made, recipients)
+        kernel, bias = np.array([[3.0], [0.0]], np.float32), np.zeros(1, np.float32)
+        save = model_saver(config)
+        write_model(folder, lambda path: save([kernel, bias], path), recipients)
+        summary = {"rounds": 2, "rounds_skipped": [1]}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return folder
+
+    monkeypatch.setattr(train, "train", run)
+    client.preprocess_data(X, Y)
+    client.encrypt_data()
+    client.add_differential_privacy_noise()
+    client.federated_learning()
+    assert client.folder == folder
+    assert not (folder / "model.keras").exists()
+    envelope = client.get_model_params()
+    assert b"plan" not in envelope
+    kernel, _ = client.decrypt_model_params(envelope)
+    assert kernel.tolist() == [[3.0], [0.0]]
+    assert client.predict(X).text.tolist() == ["no", "no", "yes"]

@@ -23,7 +23,13 @@ from lepton_flwr.data import wire
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.preprocessing import PREPROCESSOR_FILE, Preprocessor, fit_tables
 from lepton_flwr.data.preprocessing.asked import QuestionError, from_json, to_json
-from lepton_flwr.data.preprocessing.questions import Hashes, Moments, Question, Rows
+from lepton_flwr.data.preprocessing.questions import (
+    MAX_ROWS,
+    Hashes,
+    Moments,
+    Question,
+    Rows,
+)
 from lepton_flwr.data.scenarios import get
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.device import Device, simulated_root
@@ -457,20 +463,39 @@ HOSTILE = [
 def test_hostile_statistics_train_nobody(federation, reached, initial):
     asked = federation.ask()
     good = json.loads(asked.preprocessor.to_json())
-    tiny, huge = json.loads(json.dumps(good)), json.loads(json.dumps(good))
-    tiny["columns"][1]["scale"] = 1e-300  # features that are infinite
+    endless, huge = json.loads(json.dumps(good)), json.loads(json.dumps(good))
+    endless["columns"][1]["scale"] = 10**400
     huge["columns"][2]["others"] = 10**9
-    other = json.loads(json.dumps(good))
+    other, number = json.loads(json.dumps(good)), json.loads(json.dumps(good))
     other["columns"][0]["name"] = "diary"
-    for text in (*HOSTILE, *map(json.dumps, (tiny, huge, other))):
-        with np.errstate(over="ignore"):
-            found = rounds(
-                federation, asked, initial,
-                {**wire.spec_fields(SPEC), wire.PREPROCESSOR: text},
-            )  # fmt: skip
+    number["columns"][2] = {**good["columns"][1], "name": good["columns"][2]["name"]}
+    before = [_history(federation, device) for device in range(CLIENTS)]
+    for text in (*HOSTILE, *map(json.dumps, (endless, huge, other, number))):
+        found = rounds(
+            federation, asked, initial,
+            {**wire.spec_fields(SPEC), wire.PREPROCESSOR: text},
+        )  # fmt: skip
         asked = replace(asked, sessions=asked.sessions + 1)
-        assert {reason.partition(":")[0] for reason in found} == {"DataError"}, text[:60]
+        (named,) = {reason.partition(":")[0] for reason in found}
+        assert named in {"DataError", "SchemaMismatchError"}, text[:60]
     assert reached == []
+    assert [_history(federation, device) for device in range(CLIENTS)] == before
+
+
+@pytest.mark.parametrize("threshold", [0.0, 40.0, 70.0, 1e300])
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e300])
+def test_whether_features_are_made_tells_nothing_of_the_rows(federation, threshold, scale):
+    asked = federation.ask()
+    plain = json.loads(asked.preprocessor.to_json())
+    for column in plain["columns"]:
+        if column["kind"] == "number":
+            column |= {"low": threshold, "high": None, "mean": threshold, "scale": scale}
+            column["fill"] = 1e308
+    preprocessor = Preprocessor.from_json(json.dumps(plain))
+    for number in range(CLIENTS):
+        data = federation.device(number).features(preprocessor)
+        assert np.isfinite(data.x_train).all()
+        assert np.isfinite(data.x_test).all()
 
 
 def test_a_run_without_statistics_trains_no_device_with_a_raw_table(federation, reached, initial):
@@ -482,10 +507,12 @@ def test_a_run_without_statistics_trains_no_device_with_a_raw_table(federation, 
 
 # Questions on the wire
 
+QUESTION = {"version": 1, "noise_multiplier": 1.0, "most_rows": MAX_ROWS}
+
 
 def test_a_question_is_the_same_on_the_wire():
     question = Question(
-        (Rows(), Hashes("plan", bytes(16), 10), Moments("age", 60.0, 60.0)), 3.5, 100
+        (Rows(), Hashes("plan", bytes(16), 10), Moments("age", 60.0, 60.0)), 3.5, MAX_ROWS
     )
     assert from_json(to_json(question), SPEC.schema) == question
 
@@ -520,7 +547,7 @@ def test_a_question_is_the_same_on_the_wire():
     ],
 )  # fmt: skip
 def test_a_question_that_no_honest_server_asks_is_refused(part):
-    text = json.dumps({"version": 1, "noise_multiplier": 0.0, "most_rows": 10, "parts": [part]})
+    text = json.dumps({**QUESTION, "noise_multiplier": 0.0, "parts": [part]})
     with pytest.raises(QuestionError):
         from_json(text, SPEC.schema)
 
@@ -529,11 +556,12 @@ def test_a_question_that_no_honest_server_asks_is_refused(part):
     "change",
     [
         {"version": 2}, {"parts": []}, {"parts": {}}, {"most_rows": 2**40}, {"most_rows": 0},
+        {"most_rows": 10}, {"parts": [{"kind": "rows"}] * 2},
         {"noise_multiplier": -1.0}, {"noise_multiplier": None}, {"noise_multiplier": 10**400},
     ],
 )  # fmt: skip
 def test_a_damaged_question_is_refused(change):
-    plain = {"version": 1, "noise_multiplier": 1.0, "most_rows": 10, "parts": [{"kind": "rows"}]}
+    plain = {**QUESTION, "parts": [{"kind": "rows"}]}
     from_json(json.dumps(plain), SPEC.schema)
     with pytest.raises(QuestionError):
         from_json(json.dumps({**plain, **change}), SPEC.schema)
@@ -544,7 +572,7 @@ def test_a_damaged_question_is_refused(change):
 
 def test_noise_cannot_be_asked_for_with_names():
     part = {"kind": "names", "column": "plan", "salt": "00" * 16, "hashes": [1]}
-    text = json.dumps({"version": 1, "noise_multiplier": 1.0, "most_rows": 10, "parts": [part]})
+    text = json.dumps({**QUESTION, "parts": [part]})
     with pytest.raises(QuestionError):
         from_json(text, SPEC.schema)
 

@@ -13,6 +13,7 @@ from lepton_flwr import _validate as check
 from lepton_flwr.data.preprocessing.columns import CATEGORY, NUMBER, TableSchema
 from lepton_flwr.data.preprocessing.questions import (
     HASH_BITS,
+    MAX_ROWS,
     SALT_BYTES,
     Bins,
     Hashes,
@@ -30,7 +31,7 @@ from lepton_flwr.failures import Failure
 VERSION = 1
 MAX_TEXT = 2**24
 MAX_PARTS = 10_000
-MAX_NUMBERS = 2**23  # of an answer
+MAX_NUMBERS = 2**22  # of an answer
 MAX_LIST = 2**16  # edges, prefixes, texts or hashes of one part
 MAX_HASH_BITS = 16  # of one part
 
@@ -71,7 +72,9 @@ def from_json(text: str, schema: TableSchema) -> Question:
     """Read a question to a table of a schema.
 
     **Guarantee**: its answer has at most `MAX_NUMBERS` numbers, every part is of a column of its
-    kind, and each record's part of the answer has the norm that the question's price assumes.
+    kind and the only one of that column, and each record's part of the answer has the norm that the
+    question's price assumes. Whether it is answered depends on no row: the most rows that it is for
+    are those of every table.
 
     Raises:
         QuestionError: it is no question, too large, of a newer version, or of other columns.
@@ -104,6 +107,11 @@ def from_json(text: str, schema: TableSchema) -> Question:
     ) as error:
         # Its text may quote what the server sent: the class says enough.
         raise QuestionError(f"a damaged question ({type(error).__name__})") from None
+    columns = [getattr(part, "column", None) for part in question.parts]
+    if len(set(columns)) != len(columns):
+        raise QuestionError("two parts of one column: expected one")
+    if question.most_rows != MAX_ROWS:
+        raise QuestionError(f"most_rows={question.most_rows}: expected {MAX_ROWS}")
     if question.size > MAX_NUMBERS:
         raise QuestionError(f"an answer of {question.size:,} numbers: expected {MAX_NUMBERS:,}")
     return question

@@ -31,6 +31,7 @@ MAX_JSON = 2**26
 MOST_OTHERS = 4096
 MOST_FEATURES = 2**17
 SLOT_BITS = 16  # most leading bits of a hash that name a slot
+LARGEST_FEATURE = 1e30  # finite in float32, and so are sums of its squares in float64
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,17 @@ class FittedNumber:
         return (self.name, f"{self.name} missing") if self.indicator else (self.name,)
 
     def write(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Write the features of `values` (n,) into `out` (n, features)."""
+        """Write the features of `values` (n,) into `out` (n, features), each of them finite.
+
+        Whatever the mean and the scale are: a refusal that depended on the values would tell of
+        them to whoever has chosen those.
+        """
         missing = np.isnan(values)
         if self.low is not None or self.high is not None:
             values = np.clip(values, self.low, self.high)
-        out[:, 0] = (np.where(missing, self.fill, values) - self.mean) / self.scale
+        with np.errstate(over="ignore"):
+            scaled = (np.where(missing, self.fill, values) - self.mean) / self.scale
+        out[:, 0] = np.clip(scaled, -LARGEST_FEATURE, LARGEST_FEATURE)
         if self.indicator:
             out[:, 1] = missing
 
@@ -249,7 +256,7 @@ class Preprocessor:
             unseen: what a text without a feature of its own is: "other", one of the features that
                 all such texts share (where there is none, zero in every feature of the column), or
                 "error".
-            dtype: of the features.
+            dtype: of the features, float32 or wider.
 
         Returns:
             Shape (n, features), every value finite.
@@ -260,7 +267,7 @@ class Preprocessor:
         """
         check.choice("unseen", unseen, UNSEEN)
         table = self._schema.read(self._named(source))
-        out = np.empty((num_rows(table), len(self.feature_names)))
+        out = np.empty((num_rows(table), len(self.feature_names)), dtype)
         start = 0
         for column in self.columns:
             stop = start + column.num_features
@@ -271,10 +278,11 @@ class Preprocessor:
                 if strange and unseen == "error":
                     raise DataError(
                         f"column {column.name!r}: {strange} values are none of the categories that "
-                        'were seen often enough: remove those rows, or pass unseen="other"'
+                        'were seen often enough: remove those rows, or pass unseen="other" '
+                        "(--unseen other)"
                     )
             start = stop
-        return out.astype(dtype)
+        return out
 
     def _named(self, source: Any) -> Any:
         if hasattr(source, "columns") or isinstance(source, Mapping):
@@ -334,7 +342,14 @@ class Preprocessor:
             return cls(columns=columns, salt=salt, order=order, dropped=dropped, **values)
         except DataError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise DataError(f"damaged preprocessor ({type(error).__name__}): fit again") from None
 
     def save(self, path: Path) -> None:
