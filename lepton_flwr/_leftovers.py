@@ -25,21 +25,36 @@ def held(folder: Path) -> Iterator[None]:
         folder: a new one, in a folder that nobody but this user can write to.
 
     Raises:
-        OutputError: the lock cannot be made.
+        OutputError: the lock cannot be made, or one of a process that is gone not be removed.
     """
     _clear(folder.parent)
     path = folder.with_name(folder.name + _SUFFIX)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     with output_errors(path):
-        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        beside.rename(path)  # it is seen with its lock or not at all
+        handle = _locked(path)
     try:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """Make the lock: it is seen with its lock or not at all."""
+    # Named so that whoever comes next clears it away, if this process is killed before the end.
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{_SUFFIX}")
+    while True:
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            beside.rename(path)
+        except FileNotFoundError:  # another process was before the lock, and cleared it away
+            os.close(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        else:
+            return handle
 
 
 def _clear(parent: Path) -> None:
@@ -49,10 +64,9 @@ def _clear(parent: Path) -> None:
         except OSError:  # another process has just removed it
             continue
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.with_name(path.name.removesuffix(_SUFFIX)), ignore_errors=True)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass
+            with output_errors(path), contextlib.suppress(BlockingIOError):  # somebody holds it
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.with_name(path.name.removesuffix(_SUFFIX)), ignore_errors=True)
+                path.unlink(missing_ok=True)
         finally:
             os.close(handle)

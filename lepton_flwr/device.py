@@ -91,6 +91,7 @@ class Policy:
         known = (*ACTIONS, *OTHER_ACTIONS)
         if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
             raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
+        object.__setattr__(self, "actions", tuple(self.actions))  # equal, however it was written
         if self.secure_aggregation is not True:
             raise ConfigError(
                 f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "

@@ -5,11 +5,12 @@ import hmac
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lepton_flwr._files import output_errors
+from lepton_flwr._leftovers import held
 from lepton_flwr.crypto.authority import LIFETIME, Authority
 from lepton_flwr.crypto.envelope import rewrap
 from lepton_flwr.crypto.files import KeyFileError, read_private, write_private
@@ -29,12 +30,29 @@ from lepton_flwr.device import (
     check_private,
     check_trusted,
     node_folder,
+    simulated_root,
 )
 from lepton_flwr.errors import OutputError, PolicyError
 from lepton_flwr.privacy.ledger_errors import LedgerCorruptError, LedgerMissingError
 from lepton_flwr.privacy.policy import PrivacyPolicy
 
 SALT_FILE, SALT_BYTES = "salt", 32
+
+
+@contextlib.contextmanager
+def simulated_folder(run_id: int) -> Iterator[Path]:
+    """Where a run's simulated devices are to be made; it goes with the body or its process.
+
+    Raises:
+        PolicyError: other users could change the folder that it is in.
+        OutputError: that folder cannot be made, or see `held`.
+    """
+    root = simulated_root(run_id)
+    with output_errors(root.parent):
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+    check_private(root.parent)
+    with held(root):
+        yield root
 
 
 def provision(

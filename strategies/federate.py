@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import secrets
 import threading
 import time
@@ -45,6 +46,7 @@ from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
 
 NODES_TIMEOUT = 120.0
+MIN_NODES = 3  # of a secure sum
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class _Server:
             if len(self._rounds.records) < config.rounds:
                 clients = config.clients or 0
                 # Going on, a run has been doing without those that have left it since.
-                fewest = config.secagg.min_survivors if self._goes_on else clients
+                fewest = fewest_nodes(config) if self._goes_on else clients
                 await_nodes(self._grid, clients, self._stop, fewest=fewest)
                 self._train()
             reason = "finished"
@@ -303,6 +305,17 @@ def with_floor(config: RunConfig) -> RunConfig:
     return replace(config, secagg=replace(config.secagg, min_survivors=floor))
 
 
+def fewest_nodes(config: RunConfig) -> int:
+    """Nodes without which no round can be expected to release a sum.
+
+    Where clients are sampled, `secagg.min_survivors` of an average cohort; and as many as Flower's
+    strategies wait for.
+    """
+    client = config.dp.client
+    probability = client.sampling_probability if client.enabled else 1.0
+    return max(MIN_NODES, math.ceil(config.secagg.min_survivors / probability))
+
+
 def with_statistics(config: RunConfig, releases: int) -> RunConfig:
     """Fill in how many statistics preprocessing needs, and the noise of each.
 
@@ -390,9 +403,9 @@ def inner_strategy(train: TrainConfig) -> Strategy:
     everyone = {
         "fraction_train": 1.0,
         "fraction_evaluate": 1.0,
-        "min_train_nodes": 3,
-        "min_evaluate_nodes": 3,
-        "min_available_nodes": 3,
+        "min_train_nodes": MIN_NODES,
+        "min_evaluate_nodes": MIN_NODES,
+        "min_available_nodes": MIN_NODES,
     }
     if train.strategy == "fedavg":
         return FedAvg(**everyone)

@@ -18,8 +18,6 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from lepton_flwr._files import output_errors
-from lepton_flwr._leftovers import held
 from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import nest
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
@@ -27,10 +25,10 @@ from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
-from lepton_flwr.device import ACTIONS, check_private, simulated_root
+from lepton_flwr.device import ACTIONS
 from lepton_flwr.errors import ConfigError, FederationError
 from lepton_flwr.inference.folder import PollFolder
-from lepton_flwr.provision import provision
+from lepton_flwr.provision import provision, simulated_folder
 from lepton_flwr.runs.artifacts import recipients_of
 from lepton_flwr.runs.checkpoint import Checkpoint, CheckpointDamagedError, Checkpoints
 from lepton_flwr.runs.folder import RunFolder, SaveModel, new_folder
@@ -168,11 +166,7 @@ def simulated_devices(
     Yields:
         Their roster.
     """
-    root = simulated_root(run_id)
-    with output_errors(root.parent):
-        root.parent.mkdir(mode=0o700, exist_ok=True)
-    check_private(root.parent)
-    with held(root):
+    with simulated_folder(run_id) as root:
         folders = provision(
             root,
             data.clients,

@@ -79,7 +79,10 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         try:
             with termination_as_exit(), Processes(folder / LOGS, environment()) as processes:
                 say(f"{settings.name}: joining {settings.server}")
-                keepers = [Keeper(one, processes, status, say, FATAL) for one in components]
+                keepers: list[Keeper] = []
+                for one in components:  # a message that comes before the launcher is up is lost
+                    after = keepers[-1] if keepers else None
+                    keepers.append(Keeper(one, processes, status, say, FATAL, after=after))
                 keep(keepers, status, lambda: None)
         finally:
             status.enter(STOPPED)

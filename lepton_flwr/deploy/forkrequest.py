@@ -9,7 +9,8 @@ import sys
 import time
 
 SOCKET = "fork.sock"
-PATIENCE_SECONDS = 120.0  # while the launcher loads, or is started again
+# While the launcher is started again. Flower gives a message up 30 s after it asked for a process.
+PATIENCE_SECONDS = 25.0
 ANSWER_SECONDS = 30.0
 
 

@@ -63,8 +63,11 @@ def serve(listener: socket.socket) -> list[str]:
                 answer = f"refused: {trouble}" if (trouble := threads()) else ""
                 pid = 0 if answer else os.fork()
                 if not answer and pid == 0:
-                    listener.close()
-                    _become_child(outputs)
+                    try:
+                        listener.close()
+                        _become_child(outputs)
+                    except BaseException:
+                        os._exit(1)  # what handles errors here is the server's
                     return arguments
                 with contextlib.suppress(OSError):
                     connection.sendall((answer or f"started: {pid}").encode())

@@ -43,6 +43,7 @@ UPSTREAM_SECONDS = 120.0
 # answered late: well before it gives up (30 s) or its signature does (300 s).
 PULL_ROUTE = "/v1/fleet/pull-messages"
 HOLD_SECONDS = 10.0
+MAX_ASKING_BYTES = 4096  # of a request that is kept and sent again: it names a node, no more
 LOOKS_PER_SECOND = 20.0  # at the SuperLink, for all that are held; each one's pause is within:
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
@@ -52,6 +53,8 @@ _HOP = frozenset(
         b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length",
     }
 )  # fmt: skip
+# httpx has undone what the SuperLink may have packed; the time is told anew, the server by no name.
+_OWN = frozenset({b"content-encoding", b"date", b"server"})
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -127,27 +130,29 @@ class Gate:
 
         try:
             first = await ask()
-            nothing = path == PULL_ROUTE and _is_empty(first)
-            answer = await self._hold(ask, receive) if nothing else first
+            asks = path == PULL_ROUTE and len(body) <= MAX_ASKING_BYTES
+            answer = await self._hold(first, ask, receive) if asks and _is_empty(first) else first
         except httpx.HTTPError:
             await _reply(send, 502)  # Flower's devices try again
             return
         if answer is None:
             return
         kept = [
-            (name, value)
-            for name, value in answer.headers.raw
-            # httpx has undone what the SuperLink may have packed.
-            if name.lower() not in _HOP and name.lower() != b"content-encoding"
+            (name, value) for name, value in answer.headers.raw if name.lower() not in _HOP | _OWN
         ]
         await _reply(send, answer.status_code, answer.content, kept)
 
     async def _hold(
-        self, ask: "Callable[[], Awaitable[httpx.Response]]", receive: Receive
+        self,
+        empty: "httpx.Response",
+        ask: "Callable[[], Awaitable[httpx.Response]]",
+        receive: Receive,
     ) -> "httpx.Response | None":
         """Ask until there is a message, or long enough; None if the device is gone.
 
-        A message that is fetched for a device that is gone is lost to it.
+        A message that is fetched for a device that is gone is lost to it. A SuperNode that is told
+        401 ends. While it is held its signature can become too old: then it gets the `empty` answer
+        of before, and asks with another one.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + HOLD_SECONDS
@@ -161,6 +166,8 @@ class Gate:
                 if gone.done():
                     return None
                 answer = await ask()
+                if answer.status_code == 401:
+                    return empty
                 if loop.time() > until or not _is_empty(answer):
                     return answer
         finally:

@@ -13,6 +13,9 @@ from lepton_flwr.errors import FederationError
 CONNECT_SECONDS = 10.0
 # How far a device's clock may be from the SuperLink's: it signs every request with the time.
 AHEAD_SECONDS, BEHIND_SECONDS = 5.0, 305.0
+# How old a time that is told may be: its fraction is cut off, and uvicorn renews it once a second,
+# or later where it has much to do.
+STALE_SECONDS = 3.0
 
 
 def try_server(
@@ -47,7 +50,7 @@ def try_server(
 
 
 def _time_of(address: Address, context: ssl.SSLContext) -> datetime | None:
-    """The server's time, whose fraction of a second is cut off; None if it does not tell it."""
+    """The server's time, up to `STALE_SECONDS` ago; None if it does not tell it."""
     connection = http.client.HTTPSConnection(
         address.host, address.port, timeout=CONNECT_SECONDS, context=context
     )
@@ -58,13 +61,13 @@ def _time_of(address: Address, context: ssl.SSLContext) -> datetime | None:
         connection.close()
     try:
         told = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
 
 
 def _compare(address: Address, before: datetime, told: datetime, after: datetime) -> None:
-    ahead = (before - told).total_seconds() - 1.0  # at least
+    ahead = (before - told).total_seconds() - STALE_SECONDS  # at least
     behind = (told - after).total_seconds()
     if ahead > AHEAD_SECONDS or behind > BEHIND_SECONDS:
         by = f"{ahead:.0f} s ahead of" if ahead > 0 else f"{behind:.0f} s behind"

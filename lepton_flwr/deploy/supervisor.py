@@ -102,6 +102,7 @@ class Keeper:
         status: where its state is written.
         say: tells whoever watches.
         fatal: exit codes, of Flower or of the process, after which trying again is no use.
+        after: it is started when that one is up; None waits for nothing.
     """
 
     def __init__(
@@ -111,12 +112,15 @@ class Keeper:
         status: StatusFile,
         say: Callable[[str], None],
         fatal: frozenset[int] = frozenset(),
+        *,
+        after: "Keeper | None" = None,
     ) -> None:
         self._component = component
         self._processes = processes
         self._status = status
         self._say = say
         self._fatal = fatal
+        self._after = after
         self._backoff = Backoff()
         self._tail: LogTail | None = None
         self._started = 0.0
@@ -131,7 +135,7 @@ class Keeper:
         """
         name = self._component.name
         if self._tail is None:
-            if time.monotonic() >= self._due:
+            if time.monotonic() >= self._due and (self._after is None or self._after.up):
                 self._start()
             return
         ended = self._processes.ended(name)  # before reading, so that nothing is missed

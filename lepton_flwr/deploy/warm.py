@@ -66,7 +66,8 @@ class WarmLauncher:
     """The fork server of a device's folder, as a component to keep running.
 
     Args:
-        folder: an existing one that only this user can open; the launcher's own is made in it.
+        folder: Flower's own of the device (`FLWR_HOME`), an existing one that only this user can
+            open; the launcher's is made in it.
         kept: what is kept loaded, `WARM_FLOWER` or `WARM_TENSORFLOW`.
 
     **Guarantee**: every message has a process of its own, forked from one that has seen no message,
@@ -77,6 +78,7 @@ class WarmLauncher:
     name = NAME
 
     def __init__(self, folder: Path, kept: str) -> None:
+        self._home = folder
         self._folder = folder / FOLDER
         self._kept = kept
 
@@ -89,7 +91,9 @@ class WarmLauncher:
         """
         check_flower()
         program = [sys.executable, "-P", forkserver.__file__]
-        return [*program, str(self._folder), *MODULES[self._kept]], {}
+        # What is forked has this process' variables, and not those of the SuperNode.
+        variables = {"FLWR_HOME": str(self._home)}
+        return [*program, str(self._folder), *MODULES[self._kept]], variables
 
     def look(self, added: str, up: bool) -> bool:
         """Whether it forks."""

@@ -34,6 +34,7 @@ from simulations.measured.server import TIMES_FILE
 from simulations.processes import Processes, termination_as_exit
 
 START_SECONDS = 120.0
+END_SECONDS = 120.0
 SIZE = 10_000
 CONNECTION, FLOWER_HOME = "lepton", "flower"  # of a server's folder
 
@@ -55,7 +56,7 @@ def measure(
         A line for each exchange, and one for each message.
 
     Raises:
-        FederationError: the federation does not come up, or the run fails.
+        FederationError: the federation does not come up, the run fails, or a message has no line.
     """
     federation, out, logs = folder / "fed", folder / "out", folder / "logs"
     for made in (out / "trace", logs):
@@ -91,10 +92,22 @@ def measure(
         }
         flower = Flower(processes, server / FLOWER_HOME, CONNECTION)
         flower.run(bundle(folder), values, io.StringIO())
-        time.sleep(1.0)  # for the last message's process to write its line
+        traces = _traces(out / "trace", nodes * rounds * len(Exchange))
     exchanges = json.loads((out / TIMES_FILE).read_text())
-    messages = [json.loads(path.read_text()) for path in (out / "trace").glob("*.json")]
-    return exchanges, messages
+    return exchanges, [json.loads(path.read_text()) for path in traces]
+
+
+def _traces(folder: Path, count: int) -> list[Path]:
+    """The files of all messages: the last processes write theirs after the run has ended."""
+    deadline = time.monotonic() + END_SECONDS
+    while len(found := sorted(folder.glob("*.json"))) < count:
+        if time.monotonic() > deadline:
+            raise FederationError(
+                f"{len(found)} of {count} messages have a file after {END_SECONDS:g} s: a device "
+                "did not answer, or still does; read its logs (--keep)"
+            )
+        time.sleep(0.1)
+    return found
 
 
 def _wait(processes: Processes, name: str, text: str) -> None:

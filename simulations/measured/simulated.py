@@ -1,6 +1,5 @@
 """The same rounds on Flower's simulation engine, where simulated devices hold the clients."""
 
-import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from lepton_flwr.crypto.identity import ROSTER_FILE, Roster
-from lepton_flwr.device import simulated_root
-from lepton_flwr.provision import provision
+from lepton_flwr.provision import provision, simulated_folder
 from simulations.measured.client import app as client_app
 from simulations.measured.server import federate
 from simulations.runner import in_engine
@@ -46,14 +44,11 @@ def simulate(clients: int, rounds: int, size: int) -> list[np.ndarray]:
     arrays: list[np.ndarray] = []
 
     def work(grid: Grid, run_id: int, _: threading.Event) -> None:
-        root = simulated_root(run_id)
         rows: list[Any] = [_NoRows()] * clients
-        try:
+        with simulated_folder(run_id) as root:
             folders = provision(root, rows, min_survivors=clients)
             roster = Roster.of_authority((folders[0] / ROSTER_FILE).read_bytes())
             arrays.extend(federate(grid, roster, clients, rounds, size, Watcher()))
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
 
     in_engine(work, clients, client_app=client_app)
     return arrays

@@ -31,7 +31,10 @@ def door(authority):
         reached.append(
             (request.method, request.url.raw_path, dict(request.headers), request.read())
         )
-        headers = {"content-type": "application/protobuf", "connection": "close", "x-own": "kept"}
+        headers = {
+            "content-type": "application/protobuf", "connection": "close", "x-own": "kept",
+            "date": "Thu, 01 Jan 1970 00:00:00 GMT", "server": "superlink",
+        }  # fmt: skip
         return httpx.Response(207, content=b"answer", headers=headers)
 
     gate._client = httpx.AsyncClient(
@@ -74,6 +77,7 @@ def test_a_devices_request_goes_through_as_it_is_and_its_answer_comes_back(door,
     assert passed["host"] != "outside"
     assert answered[b"x-own"] == b"kept"
     assert answered[b"content-length"] == b"6"
+    assert not {b"date", b"server"} & set(answered)  # uvicorn adds its own time
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def test_every_request_that_a_supernode_makes_is_let_through():
     assert fleet - ROUTES == {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
 
 
-def held(authority, answers, monkeypatch, *, gone_after=None, path=PULL):
+def held(authority, answers, monkeypatch, *, gone_after=None, path=PULL, body=b"node"):
     """What a device is told whose server has these answers, and how often the server was asked."""
     monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.01)
     gate, asked, sent = Gate(1, authority), [], []
@@ -283,7 +287,7 @@ def held(authority, answers, monkeypatch, *, gone_after=None, path=PULL):
     )
 
     async def main():
-        events = [{"type": "http.request", "body": b"node"}]
+        events = [{"type": "http.request", "body": body}]
 
         async def receive():
             if events:
@@ -302,7 +306,7 @@ def held(authority, answers, monkeypatch, *, gone_after=None, path=PULL):
         await gate(scope, receive, send)
 
     asyncio.run(main())
-    assert set(asked) == {("s", b"node")}
+    assert set(asked) == {("s", body)}
     assert gate._waiting == 0
     return [(sent[0]["status"], sent[1]["body"])] if sent else [], len(asked)
 
@@ -330,13 +334,21 @@ def test_no_message_is_fetched_for_a_device_that_is_gone(authority, monkeypatch)
 def test_nobody_is_held_whom_the_superlink_refuses(authority, monkeypatch, status):
     refusal = httpx.Response(status)
     assert held(authority, [refusal], monkeypatch) == ([(status, b"")], 1)
-    # Nor any longer, once it does: its node was unregistered meanwhile, say.
-    assert held(authority, [NOTHING, refusal, MESSAGE], monkeypatch) == ([(status, b"")], 2)
+    # Nor any longer, once it does: its node was unregistered meanwhile, say, or its signature is
+    # too old by now. It asks again, with another one.
+    told = 200 if status == 401 else status
+    assert held(authority, [NOTHING, refusal, MESSAGE], monkeypatch) == ([(told, b"")], 2)
 
 
 def test_only_pulls_are_held(authority, monkeypatch):
     for route in ROUTES - {PULL}:
         assert held(authority, [NOTHING, MESSAGE], monkeypatch, path=route) == ([(200, b"")], 1)
+
+
+def test_only_small_requests_are_kept_and_sent_again(authority, monkeypatch):
+    answers, most = [NOTHING, MESSAGE], module.MAX_ASKING_BYTES
+    assert held(authority, answers, monkeypatch, body=bytes(most)) == ([(200, b"message")], 2)
+    assert held(authority, answers, monkeypatch, body=bytes(most + 1)) == ([(200, b"")], 1)
 
 
 def test_those_that_are_held_share_the_looks_at_the_superlink(authority, monkeypatch):
@@ -355,7 +367,7 @@ def test_those_that_are_held_share_the_looks_at_the_superlink(authority, monkeyp
 
     async def main(others):
         gate._waiting = others
-        await gate._hold(ask, asyncio.Event().wait)
+        await gate._hold(NOTHING, ask, asyncio.Event().wait)
 
     for others in (0, 1, 19, 99):
         asyncio.run(main(others))

@@ -2,6 +2,7 @@ import http.server
 import importlib
 import ssl
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,6 +28,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class WithoutTime(Handler):
     def date_time_string(self, timestamp=None):
         return "noon"
+
+
+class Late(Handler):
+    def date_time_string(self, timestamp=None):
+        return super().date_time_string(time.time() - 1.5)
+
+
+class Nonsense(Handler):
+    def date_time_string(self, timestamp=None):
+        return f"Mon, {10**30} Jan 2026 00:00:00 GMT"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +78,12 @@ def test_a_clock_that_differs_too_much_is_named(folder, address, seconds, said):
         try_server(address, folder / "fed" / "server" / "ca.crt", clock(seconds))
 
 
-@pytest.mark.parametrize("address", [WithoutTime], indirect=True)
+@pytest.mark.parametrize("address", [Late], indirect=True)
+def test_a_time_that_is_told_late_is_no_obstacle(folder, address):
+    try_server(address, folder / "fed" / "server" / "ca.crt", clock(AHEAD_SECONDS - 0.5))
+
+
+@pytest.mark.parametrize("address", [WithoutTime, Nonsense], indirect=True)
 def test_a_server_that_does_not_tell_the_time_is_a_server(folder, address):
     try_server(address, folder / "fed" / "server" / "ca.crt", clock(3600))
 

@@ -92,6 +92,39 @@ def test_what_is_not_ready_is_not_started_and_asked_again(tmp_path):
     assert (status.restarts, status.last_error) == (0, "still none")
 
 
+def test_what_comes_after_another_is_started_once_that_is_up_and_outlives_it(tmp_path):
+    class First(Program):
+        name = "first"
+
+    go = tmp_path / "go"
+    slow = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+    status, said = StatusFile(tmp_path), []
+    with Processes(tmp_path, dict(os.environ)) as processes:
+        first = Keeper(First(slow + READY), processes, status, said.append)
+        second = Keeper(Program(READY), processes, status, said.append, after=first)
+
+        def turns(until):
+            deadline = time.monotonic() + 60
+            while not until():
+                assert time.monotonic() < deadline, said
+                first.turn()
+                second.turn()
+                time.sleep(0.02)
+
+        turns(processes.alive)
+        for _ in range(20):
+            first.turn()
+            second.turn()
+        (pid,) = processes.alive()
+        go.touch()
+        turns(lambda: second.up)
+        os.kill(pid, signal.SIGKILL)
+        turns(lambda: not first.up)
+        assert second.up
+        turns(lambda: first.up)
+    assert said[:2] == ["first is up", "program is up"]
+
+
 def test_a_fatal_exit_code_ends_it(tmp_path):
     status = StatusFile(tmp_path)
     with Processes(tmp_path, dict(os.environ)) as processes:

@@ -33,7 +33,14 @@ seen = []
 def start_thread(*_):
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
+def break_children(*_):
+    def dup2(*_):
+        raise OSError("no")
+    os.dup2 = dup2
+    print("children cannot begin", flush=True)
+
 signal.signal(signal.SIGUSR1, start_thread)
+signal.signal(signal.SIGUSR2, break_children)
 
 def command():
     import numpy
@@ -45,6 +52,7 @@ def command():
         "files": len(os.listdir("/proc/self/fd")), "threads": len(os.listdir("/proc/self/task")),
         "own": [name for name in sys.modules if name.split(".")[0] == "lepton_flwr"],
         "variables": sorted(set(server._NO_THREADS) & set(os.environ)),
+        "home": os.environ.get("FLWR_HOME"),
         "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "children": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
         "draws": {
@@ -107,8 +115,9 @@ def launcher(folder):
     log = folder / "warm.log"
     modules = ["numpy", "cryptography.hazmat.primitives.ciphers.aead"]
     words = [sys.executable, "-P", "-c", COMMAND, forkserver.__file__, str(folder), *modules]
+    variables = {**os.environ, "FLWR_HOME": "the server's"}
     with log.open("wb") as file:
-        server = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=variables)
     deadline = time.monotonic() + 120
     while "is ready" not in log.read_text():
         assert server.poll() is None, log.read_text()
@@ -137,6 +146,7 @@ def test_every_message_has_a_process_of_its_own_that_knows_nothing_of_others(fol
         assert one["argv"] == ["flwr-clientapp", "--token", f"secret {number}\n", "--insecure"]
         assert one["parent"] == launcher.pid
         assert (one["seen"], one["own"], one["variables"]) == (1, [], [])
+        assert one["home"] == "the server's"
         assert one["interrupt"]
         assert one["children"]
         assert one["threads"] == 1
@@ -173,6 +183,26 @@ def test_a_launcher_whose_libraries_start_threads_does_not_serve(folder):
     assert not (folder / "fork.sock").exists()
 
 
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_forked_process_that_cannot_begin_ends_and_does_not_serve(folder, launcher):
+    launcher.send_signal(signal.SIGUSR2)  # from now on its children cannot take their outputs
+    deadline = time.monotonic() + 60
+    while "cannot begin" not in (folder / "warm.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(5):
+        done = request(folder, "--insecure")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    while children(launcher.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert launcher.poll() is None
+    assert "Traceback" not in (folder / "warm.log").read_text()
+
+
 def test_without_a_launcher_there_is_an_error_and_no_process(folder, monkeypatch):
     monkeypatch.setattr(forkrequest, "PATIENCE_SECONDS", 0.1)
     monkeypatch.chdir(folder)
@@ -194,13 +224,19 @@ def test_a_request_that_is_no_request_is_left(folder, launcher):
 
 
 def test_threads_are_counted_as_the_system_counts_them():
-    before, done = forkserver.threads(), threading.Event()
+    def count():
+        found = forkserver.threads()
+        return int(found.split()[0]) if found else 1
+
+    before, done = count(), threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    assert "threads run" in forkserver.threads()
+    assert count() > 1
     done.set()
-    thread.join()
-    assert forkserver.threads() == before
+    deadline = time.monotonic() + 60
+    while count() > before:  # Python has joined it before the system has taken it off the list
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -247,6 +283,7 @@ def test_a_device_without_the_setting_has_no_launcher(made, monkeypatch):
 
     def keep(keepers, *_):
         names.append([keeper._component.name for keeper in keepers])
+        assert keepers[-1]._after is (keepers[0] if len(keepers) == 2 else None)
         programs = keepers[-1]._component._programs
         assert (programs is None) == (len(keepers) == 1)
 
@@ -259,6 +296,20 @@ def test_a_device_without_the_setting_has_no_launcher(made, monkeypatch):
     assert names == [["supernode"], ["warm", "supernode"]]
     program = made / "flower" / "warm" / "flwr-clientapp"
     assert program.stat().st_mode & 0o777 == 0o700
+
+
+def test_flowers_folder_is_the_same_for_what_is_forked_as_for_the_supernode(made, monkeypatch):
+    monkeypatch.setattr(device, "try_server", lambda *_: None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.42.0")
+    wanted(made, '"flower"')
+    given = []
+
+    def keep(keepers, *_):
+        given.extend(keeper._component.prepare()[1] for keeper in keepers)
+
+    monkeypatch.setattr(device, "keep", keep)
+    device.run(made, print)
+    assert [variables["FLWR_HOME"] for variables in given] == [str(made / "flower")] * 2
 
 
 def test_the_launchers_program_is_the_first_that_flower_finds(made, monkeypatch):

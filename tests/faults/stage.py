@@ -90,10 +90,14 @@ class Stage:
         self.address = Address(host, free_port())
         self.started: list[subprocess.Popen] = []
         self.fed = root / "fed"
-        made = self.lepton(
-            "federation", "init", self.fed, "--nodes", devices, "--address", self.address, *init
-        )
-        assert made.wait(PATIENCE) == 0, self.output(made)
+        try:
+            made = self.lepton(
+                "federation", "init", self.fed, "--nodes", devices, "--address", self.address, *init
+            )
+            assert made.wait(PATIENCE) == 0, self.output(made)
+        except BaseException:
+            self.close()
+            raise
         self.server = self.fed / "server"
         self.devices = sorted((self.fed / "devices").iterdir())
         for number, device in enumerate(self.devices, 1):

@@ -4,21 +4,18 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.node_pb2 import Node
-from stage import Stage, state, wait_until
+from stage import stages, state, wait_until
 
 from lepton_flwr.crypto.tls import TlsAuthority
 from lepton_flwr.deploy.gate import MAX_BODY_BYTES
@@ -55,15 +52,11 @@ time_t time(time_t *found) {
 @pytest.fixture(scope="module")
 def quiet():
     """A server with one of its two devices; no test of this file changes it."""
-    root = Path(tempfile.mkdtemp(prefix="lt-"))
-    stage = Stage(root, 2)
-    try:
+    with stages() as make:
+        stage = make(2)
         stage.start_server()
         stage.start_devices(stage.devices[:1])
         yield stage
-    finally:
-        stage.close()
-        shutil.rmtree(root)
 
 
 def context(stage):
@@ -136,17 +129,20 @@ def files_of(pid):
 
 def test_a_captured_request_says_nothing_later_nor_elsewhere(quiet):
     there, absent = quiet.devices
-    key, now = own_key(there), datetime.now(UTC)
-    body = pull(quiet, there.name)
-    assert post(quiet, PULL, body, signed(key, now)) == 200  # the others differ by one thing each
-    assert post(quiet, PULL, body, signed(key, now - timedelta(seconds=306))) == 401
-    assert post(quiet, PULL, body, signed(key, now + timedelta(seconds=30))) == 401
-    assert post(quiet, PULL, pull(quiet, absent.name), signed(key, now)) == 401
-    assert post(quiet, PULL, body, signed(ec.generate_private_key(ec.SECP384R1()), now)) == 401
+    key, body = own_key(there), pull(quiet, there.name)
+
+    def at(minutes=0.0, key=key):
+        return signed(key, datetime.now(UTC) + timedelta(minutes=minutes))
+
+    assert post(quiet, PULL, body, at()) == 200  # the others differ by one thing each
+    assert post(quiet, PULL, body, at(-5.1)) == 401
+    assert post(quiet, PULL, body, at(10)) == 401
+    assert post(quiet, PULL, pull(quiet, absent.name), at()) == 401
+    assert post(quiet, PULL, body, at(key=ec.generate_private_key(ec.SECP384R1()))) == 401
     assert post(quiet, PULL, body) in (400, 401, 415)
-    assert post(quiet, "/v1/control/list-nodes", b"", signed(key, now)) == 404
+    assert post(quiet, "/v1/control/list-nodes", b"", at()) == 404
     with knock(quiet) as plain:
-        fields = "".join(f"{name}: {value}\r\n" for name, value in signed(key, now).items())
+        fields = "".join(f"{name}: {value}\r\n" for name, value in at().items())
         text = f"POST {PULL} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n{fields}\r\n"
         plain.sendall(text.encode() + body)
         with contextlib.suppress(ConnectionResetError):
@@ -253,7 +249,7 @@ def test_a_server_certificate_that_expires(make_stage):
     assert refused.wait(120) == 3
     assert "TLS certificate has expired" in stage.output(refused)
 
-    end = datetime.now(UTC) + timedelta(seconds=60)
+    end = datetime.now(UTC) + timedelta(seconds=240)
     install(end - day, day)
     server = stage.start_server()
     stage.start_devices()

@@ -17,7 +17,7 @@ SIZE = 8 << 20
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small disk, and what fills it."""
+    """A small disk; to be named before `make_stage`, whose end frees it for its own."""
     folder = tmp_path / "disk"
     folder.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", folder]
@@ -38,7 +38,7 @@ def fill(folder):
                 continue
 
 
-def test_a_device_whose_ledger_cannot_be_written_does_not_work(make_stage, disk):
+def test_a_device_whose_ledger_cannot_be_written_does_not_work(disk, make_stage):
     stage = make_stage(4)
     victim, *others = stage.devices
     policy = (victim / "policy.toml").read_text()
@@ -67,7 +67,7 @@ def test_a_device_whose_ledger_cannot_be_written_does_not_work(make_stage, disk)
     stage.stop(process)
 
 
-def test_a_server_whose_disk_is_full_ends_with_all_it_had_and_goes_on_later(make_stage, disk):
+def test_a_server_whose_disk_is_full_ends_with_all_it_had_and_goes_on_later(disk, make_stage):
     stage = make_stage(3)
     stage.start_server()
     stage.start_devices()

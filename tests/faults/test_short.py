@@ -6,14 +6,19 @@ from stage import SERVER, epsilon_of, summed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_killed_device_costs_its_update_and_a_killed_server_its_round(make_stage):
     stage = make_stage(4)
     stage.start_server()
     stage.start_devices()
     victim, *others = stage.devices
     stage.hold(victim, "train:after")
-    process, run = stage.train({"secagg": {"straggler_grace": 5.0}}, rounds=3)
+    stage.hold(others[0], "train:after")
+    process, run = stage.train({"secagg": {"straggler_grace": 10.0}}, rounds=3)
 
+    # One that has worked in this round is to hold up the next, so that its beginning can be seen.
+    stage.wait_held(others[0], process)
+    stage.hold(others[0], "train")
     stage.wait_held(victim, process)
     before = run.weights()
     stage.kill(victim.name)
@@ -21,12 +26,15 @@ def test_a_killed_device_costs_its_update_and_a_killed_server_its_round(make_sta
     assert (row["status"], row["participants"], row["survivors"]) == ("ok", 4, 3)
     assert summed(stage, run.weights() - before, 3) == others
     assert set(run.lost(1).values()) <= {"left", "timeout"}
-    assert [len(stage.device_ledger(device)) for device in stage.devices] == [1, 1, 1, 1]
+    counts = {device: len(stage.device_ledger(device)) for device in stage.devices}
+    assert counts[victim] == counts[others[0]] == 1
+    assert set(counts.values()) <= {1, 2}  # the second round has begun, where nobody is held
 
     run.wait_for("charged", process, round=2)
     kept = run.weights()
     stage.kill(SERVER)
     stage.start_server()
+    stage.release(others[0])
     assert process.wait(300) != 0
     again = stage.resume(run)
     lost = run.wait_for("round", again, round=2)

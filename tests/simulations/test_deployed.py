@@ -32,7 +32,7 @@ def load(path):
 
 
 @pytest.mark.slow
-def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(tmp_path):
+def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(tmp_path, monkeypatch):
     """Processes, TLS, gate, chunks of messages, and a warm launcher change nothing.
 
     Fixed updates, no noise. Two rounds: the second starts from the first one's model.
@@ -41,6 +41,8 @@ def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(tmp_
     settings = {0: 'warm = "flower"\n'} if warm else {}
     deployed, simulated = tmp_path / "deployed", tmp_path / "simulated.npz"
     deployed.mkdir()
+    monkeypatch.delenv("FLWR_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     _, messages = measure(deployed, NODES, 2, settings)
     done = subprocess.run(
         [sys.executable, "-c", SIMULATE, str(simulated), str(NODES), "2", str(SIZE)],
@@ -71,3 +73,7 @@ def test_the_model_of_deployed_rounds_is_that_of_simulated_ones_bit_for_bit(tmp_
     for message in messages:
         program = "forkserver.py" if message["node"] in launched else "flower-superexec"
         assert program in message["parent"], json.dumps(message)
+    # All that Flower keeps of the run's app lies in the device's own folder.
+    for device in (deployed / "fed" / "devices").iterdir():
+        assert list((device / "flower" / "apps").rglob("*.py")), device
+    assert not (tmp_path / "home" / ".flwr" / "apps").exists()

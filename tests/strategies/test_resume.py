@@ -603,3 +603,37 @@ def test_a_run_does_not_go_on_with_fewer_clients_than_a_sum_needs(run, monkeypat
     with pytest.raises(FederationError, match="clients came"):
         going.serve()
     assert len(going.charged) == 2
+
+
+@pytest.mark.parametrize(
+    ("floor", "probability", "fewest"), [(5, 1.0, 5), (5, 0.5, 10), (3, 0.7, 5), (2, 1.0, 3)]
+)
+def test_a_run_does_not_go_on_with_fewer_clients_than_its_cohorts_need(
+    monkeypatch, floor, probability, fewest
+):
+    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.0)
+    client = {"enabled": True, "epsilon": 50.0, "sampling_probability": probability}
+    tables = {"dp": {"record": {"enabled": False}, "client": client}}
+    config = RunConfig.build(
+        {"scenario": "smoke", "clients": 20, "secagg": {"min_survivors": floor}}, tables
+    )
+    assert module.fewest_nodes(config) == fewest
+
+    def nodes(count):
+        return SimpleNamespace(get_node_ids=lambda: range(count))
+
+    module.await_nodes(nodes(fewest), 20, fewest=fewest)
+    with pytest.raises(FederationError, match=f"{fewest - 1} of 20 clients came"):
+        module.await_nodes(nodes(fewest - 1), 20, fewest=fewest)
+
+
+def test_a_run_of_sampled_clients_does_not_go_on_with_one_cohorts_floor(run, monkeypatch):
+    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    client = {"enabled": True, "epsilon": 50.0, "sampling_probability": 0.9}
+    going = run(dp={"record": {"enabled": False}, "client": client}).serve(
+        die_at=(train(2), Exchange.WORK)
+    )
+    assert going.config.secagg.min_survivors == CLIENTS - 1
+    going.grid.apps.popitem()
+    with pytest.raises(FederationError, match=f"{CLIENTS - 1} of {CLIENTS} clients came"):
+        going.serve()
