@@ -243,6 +243,10 @@ class Budgets:
         """Spent so far; None if the level is off."""
         return self.epsilon(unit) if unit in self.budgets else None
 
+    def unaccounted(self, unit: Unit) -> int:
+        """Releases of these records in the ledger that `epsilon` per `unit` does not cover."""
+        return self._ledger.unaccounted(unit, self._dataset)
+
     def statement(self, unit: Unit, rounds: int, assumptions: tuple[str, ...]) -> PrivacyStatement:
         """What is guaranteed after so many rounds more of this run."""
         budget = self.budgets[unit]

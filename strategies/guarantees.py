@@ -46,6 +46,12 @@ def guarantees(
             "the columns' names and kinds and the list of classes are public",
         )
     for unit in budgets.budgets:
+        if left_out := budgets.unaccounted(unit):
+            other = Unit.CLIENT if unit is Unit.RECORD else Unit.RECORD
+            assumptions[unit] += (
+                f"{left_out} releases that the ledger accounts per {other.value} only, by earlier "
+                "runs or of statistics, are left out",
+            )
         statement = budgets.statement(unit, rounds, assumptions[unit])
         level = "Record" if unit is Unit.RECORD else "Client"
         sentences.append(f"{level}-level privacy: {statement.sentence()}")

@@ -19,9 +19,6 @@ from strategies.exchange import Patience
 from strategies.secure_session import SecureSession
 from strategies.watcher import Watcher
 
-# Sessions of training, which count from 1, and those of polls in one run must not meet.
-FIRST_SESSION = 2**40
-
 
 class FlowerVoters:
     """Adds up the ballots of a federation's nodes; give it to a `Poll`.
@@ -41,7 +38,8 @@ class FlowerVoters:
         fields: what a device that brings a raw table has to know of its features beside that.
         min_survivors: fewest nodes whose sum is released.
         timeout: seconds that each exchange waits.
-        polls_before: polls that this run has asked already.
+        sessions_before: numbers of sessions, from 1, that this run of Flower has used up already;
+            a poll is a run of its own.
         watcher: hears of replies and failures as they come.
         stop: when set, a session ends with `RunInterruptedError`.
     """
@@ -56,7 +54,7 @@ class FlowerVoters:
         fields: Mapping[str, str] | None = None,
         min_survivors: int,
         timeout: float = 600.0,
-        polls_before: int = 0,
+        sessions_before: int = 0,
         watcher: Watcher | None = None,
         stop: threading.Event | None = None,
     ) -> None:
@@ -67,7 +65,7 @@ class FlowerVoters:
         self._fields = dict(fields or {})
         self._min_survivors = min_survivors
         self._timeout = timeout
-        self._number = FIRST_SESSION + polls_before
+        self._number = sessions_before + 1
         self._watcher = watcher
         self._stop = stop
 

@@ -61,8 +61,8 @@ ModelTo = Annotated[
     typer.Option(
         "--model-to",
         metavar="RECIPIENT.pub",
-        help="Encrypt the model for this public key, so that the run leaves none in clear; may be "
-        "repeated.",
+        help="Encrypt the model for this public key, so that the run's folder holds none in clear; "
+        "may be repeated.",
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")]

@@ -32,8 +32,8 @@ Exact = Annotated[
 Limit = Annotated[
     float | None,
     typer.Option(
-        help="Most that the server's ledger may come to, all runs and polls before included. "
-        "Default: --epsilon."
+        help="Most that the server's ledger may come to per record, all runs and polls before "
+        "included, and per participant, without runs that hide single records. Default: --epsilon."
     ),
 ]
 Threshold = Annotated[
@@ -175,8 +175,9 @@ def show(asked: Asked, found: "Answers | Averages", out: Path) -> None:
         typer.echo("the answers are exact and not private")
     else:
         typer.echo(
-            f"epsilon {spent(found.cost)} for these answers, {spent(found.epsilon)} per "
-            f"participant with all that the ledger held before (delta {request.delta:g})"
+            f"epsilon {spent(found.cost)} per participant for these answers alone, "
+            f"{spent(found.epsilon)} per record for all that the server's ledger holds "
+            f"(delta {request.delta:g})"
         )
     if queries.answers is not None and given.any():
         right = float(np.mean(labels[given] == queries.answers[given]))

@@ -64,7 +64,7 @@ def train(
         from lepton_flwr.runs.settings import resolve
 
         ServerSettings.read(folder)
-        found = schema_of(folder, schema, scenario, config)
+        found = schema_of(folder, schema, scenario, config, assignments or ())
         settings = resolve(
             scenario or ("csv" if found else None),
             config=config,

@@ -140,7 +140,9 @@ class Gate:
         kept = [
             (name, value) for name, value in answer.headers.raw if name.lower() not in _HOP | _OWN
         ]
-        await _reply(send, answer.status_code, answer.content, kept)
+        # At 500 a SuperNode gives up, though its process stays; at 503 it tries again.
+        status = 503 if answer.status_code == 500 else answer.status_code
+        await _reply(send, status, answer.content, kept)
 
     async def _hold(
         self,

@@ -4,6 +4,7 @@ A participant's model never leaves it, and neither does its vote: the one who as
 many participants from secure aggregation, adds noise, and publishes the answer.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -61,8 +62,10 @@ class Answers:
         margins: float64 (queries,), votes between the first and the second class, with the noise
             that decided; NaN where the participants abstained.
         participants: how many votes there were on each query.
-        cost: epsilon of these answers alone, at the poll's delta.
-        epsilon: spent per participant so far, by everything in the ledger, at the poll's delta.
+        cost: epsilon of these answers alone, per participant and per record, at the poll's delta.
+        epsilon: per record, of everything that the ledger holds, at the poll's delta; infinite if
+            a release in it is not accounted per record. There is none per participant: what runs
+            with record-level privacy have told of all records of one is not bounded.
     """
 
     labels: np.ndarray
@@ -87,9 +90,11 @@ class Poll:
 
     **Guarantee**: with a mechanism that adds noise, everything that the poll returns is
     differentially private for one record and for all records of one participant, which stays a
-    participant, against those who see the answers; all polls and runs on the same ledger and data
-    set stay within the limits. The one who asks learns the exact sums and no participant's own
-    vote; see `voters`.
+    participant, against those who see the answers; all that the ledger has accounted of the same
+    data set and unit, in polls and runs, stays within the limits of that unit. A run with
+    record-level privacy alone is accounted per record alone: the limit per client is one of the
+    polls, and of runs with client-level privacy, together. The one who asks learns the exact sums
+    and no participant's own vote; see `voters`.
 
     Args:
         voters: adds up the ballots of those who are asked.
@@ -176,7 +181,9 @@ class Poll:
         for number, _ in bill:
             self._ledger.commit(number)
         cost = losses.epsilon([(event, 1) for _, event in bill], self._delta)
-        return cost, self._ledger.spent(Unit.CLIENT, self._dataset, self._delta)
+        if self._ledger.unaccounted(Unit.RECORD, self._dataset):
+            return cost, math.inf
+        return cost, self._ledger.spent(Unit.RECORD, self._dataset, self._delta)
 
 
 def _queries(queries: np.ndarray) -> np.ndarray:

@@ -25,8 +25,8 @@ class Request:
         epsilon: what all answers together may cost a participant; None asks for exact ones, which
             are not private.
         delta: of that epsilon, and of all that is reported.
-        limit: the most that the ledger of the one who asks may come to, with all that it held
-            before; None is `epsilon`.
+        limit: the most that the ledger of the one who asks may come to, per record and, in what it
+            accounts so, per participant, with all that it held before; None is `epsilon`.
         threshold: votes that the leading class needs, else a query stays unanswered; 0 for none.
         probabilities: ask for averaged probabilities in place of votes.
     """

@@ -246,6 +246,20 @@ class Ledger:
         return losses.epsilon([*self._totals.get((unit, dataset), {}).items(), *also], delta)
 
     @_locked
+    def unaccounted(self, unit: Unit, dataset: str) -> int:
+        """Reservations of a data set that were not charged for a unit; `spent` leaves them out.
+
+        A release that hides single records bounds nothing about all records of one client, and one
+        that hides whether a client takes part was not accounted for one of its records.
+        """
+        self._refresh()
+        units = (
+            {charge.unit for charge in charges if charge.dataset == dataset}
+            for _, _, charges in self._entries.values()
+        )
+        return sum(bool(found) and unit not in found for found in units)
+
+    @_locked
     def export(self, delta: float) -> dict[str, Any]:
         """Everything in plain values that JSON can hold."""
         entries = self.history()

@@ -39,7 +39,8 @@ def write_model(
 ) -> None:
     """Replace the folder's model.
 
-    Guarantee: with recipients, the model is on no disk but in an envelope that only they can open.
+    Guarantee: with recipients, this writes the model to no disk but in an envelope that only they
+    can open.
 
     Args:
         folder: the run's.

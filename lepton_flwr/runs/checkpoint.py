@@ -4,9 +4,9 @@
 (arrays, and a JSON member for the rest, replaced as a whole) and `session` (the greatest session
 number that was given out). No key and nothing of a client is in them. If the run's model is for
 chosen recipients only, `state.npz.lepton` takes the place of `state.npz`: an envelope for them, so
-that the model is on no disk in clear, and only who has a key of theirs can go on with the run.
-What was spent is in the ledger alone: an older `state.npz` that is put back brings an older model
-back, and no budget.
+that the folder never holds the model in clear, and only who has a key of theirs can go on with the
+run. What was spent is in the ledger alone: an older `state.npz` that is put back brings an older
+model back, and no budget.
 """
 
 import fcntl
@@ -242,7 +242,8 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the newest checkpoint.
 
-        **Guarantee**: with recipients, it is on no disk but in an envelope that only they can open.
+        **Guarantee**: with recipients, this writes it to no disk but in an envelope that only they
+        can open.
 
         Raises:
             OutputError: it cannot be written; the one before is intact.

@@ -241,7 +241,8 @@ class LeptonClient:
         """Run the federation: each participant decrypts its rows in its own process, and trains.
 
         With `federation` the devices are asked for statistics first, then train. The model is
-        encrypted for the key store at once; the folder of the run gets the report.
+        encrypted for the key store at once; the folder of the run gets the report. If their run
+        ended and its model could not be read, another call reads it and asks no device again.
 
         Raises:
             OrderError: `add_differential_privacy_noise` was not called, or this was called already.
@@ -351,7 +352,8 @@ class LeptonClient:
         return path
 
     def _learn_on_devices(self, plan: DevicePlan) -> None:
-        self.folder = plan.run(self._settings)
+        if self.folder is None:  # else the devices have trained, and only the reading failed
+            self.folder = plan.run(self._settings)
         model = plan.learnt(self.folder, self._store.models, str(self._guarantee))
         self._envelope = self._envelope_of(model)
         self._stage = Stage.federated_learning

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lepton_flwr.config import RunConfig
 from lepton_flwr.config_tables import read_toml
 from lepton_flwr.data.preprocessing import num_releases
 from lepton_flwr.data.preprocessing.fit import by_bounds
+from lepton_flwr.data.scenarios.csv import class_text
 from lepton_flwr.data.table_spec import TableSpec
 from lepton_flwr.data.wire import SCHEMA_FILE
 from lepton_flwr.errors import ConfigError, DataError, FederationError
@@ -86,9 +88,11 @@ class DevicePlan:
         return cls(folder, config, labels)
 
     @property
-    def statistics(self) -> tuple[SampledGaussian, int]:
-        """What the statistics tell of each record, and how often at most."""
+    def statistics(self) -> tuple[SampledGaussian, int] | None:
+        """What the statistics tell of each record, and how often at most; None if none is asked."""
         record = self.config.dp.record
+        if not record.statistics_releases:  # public bounds of all columns say enough
+            return None
         noise = record.statistics_noise_multiplier
         return SampledGaussian(noise, 1.0, 1), record.statistics_releases
 
@@ -96,7 +100,7 @@ class DevicePlan:
         """Ask the devices and train on them; its log is in the folder that is returned.
 
         Raises:
-            FederationError: the server does not run, the run failed, or no round released a sum.
+            FederationError: the server does not run, or the run failed.
             OutputError: the run's folder cannot be made.
         """
         from lepton_flwr.deploy.train import train
@@ -104,21 +108,24 @@ class DevicePlan:
         out = None if settings.out is None else Path(settings.out).absolute()
         ledger = None if settings.ledger is None else Path(settings.ledger).absolute()
         console = sys.stdout if settings.progress else io.StringIO()
-        folder = train(self.folder, self.config, out, ledger, console)
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        if len(summary["rounds_skipped"]) >= summary["rounds"]:
-            raise FederationError(f"no round released a sum: see {folder / 'report.html'}")
-        return folder
+        return train(self.folder, self.config, out, ledger, console)
 
     def learnt(self, folder: Path, key: GetKey, guarantee: str) -> LearntModel:
         """The model of a run, with all that predictions need.
 
         Raises:
+            FederationError: no round released a sum.
             EnvelopeError: a file was altered.
             DataError: a file is missing or damaged.
         """
         from strategies.server_app import describe_model
 
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if len(summary["rounds_skipped"]) >= summary["rounds"]:
+            raise FederationError(
+                f"no round released a sum: see {folder / 'report.html'}; a new LeptonClient starts "
+                "another run"
+            )
         config = RunConfig.build(read_toml(folder / "config.toml"))
         preprocessor = read_preprocessor(folder, key)
         if preprocessor is None:
@@ -133,6 +140,8 @@ class DevicePlan:
 def labels_of(spec: TableSpec, y: Any) -> Labels:
     """The classes as labels of the kind that this user's are; without those, as they read.
 
+    Numbers, if each class is how its number is written: "007" is a text.
+
     Args:
         spec: with the classes' texts.
         y: n labels, or None.
@@ -141,9 +150,7 @@ def labels_of(spec: TableSpec, y: Any) -> Labels:
         LabelError: a label is none of the classes, or of another kind.
     """
     if y is None:
-        for kind in ("int", "float", "text"):
-            with contextlib.suppress(ValueError):
-                return Labels.of_texts(kind, spec.classes)
+        return _as_read(spec.classes)
     items = np.asarray(y).tolist()
     try:
         spec.answers(items)
@@ -152,4 +159,20 @@ def labels_of(spec: TableSpec, y: Any) -> Labels:
         raise LabelError(
             f"{len(items)} labels: expected those of the {len(spec.classes)} classes of "
             f"{SCHEMA_FILE}, and of one kind with them"
+        ) from None
+
+
+def _as_read(classes: tuple[str, ...]) -> Labels:
+    for kind in ("int", "float"):
+        with contextlib.suppress(ValueError):
+            labels = Labels.of_texts(kind, classes)
+            written = tuple(map(class_text, labels.values))
+            if written == classes and all(map(math.isfinite, labels.values)):
+                return labels
+    try:
+        return Labels.of_texts("text", classes)
+    except LabelError:
+        raise LabelError(
+            f"the classes of {SCHEMA_FILE} are in another order as texts than as numbers: expected "
+            "numbers, written as 9 and 10, or texts of equal length, as 009 and 010"
         ) from None

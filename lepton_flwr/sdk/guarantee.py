@@ -47,12 +47,19 @@ class Guarantee:
         return self.text
 
 
-def of_training(config: RunConfig, statistics: tuple[SampledGaussian, int]) -> Guarantee:
-    """Noise in every step of training, which the run was calibrated with, beside statistics."""
+def of_training(config: RunConfig, statistics: tuple[SampledGaussian, int] | None) -> Guarantee:
+    """Noise in every step of training, which the run was calibrated with, beside statistics.
+
+    Args:
+        config: the run.
+        statistics: a release and how many there are; None where none is asked.
+    """
     record, delta, q = config.dp.record, config.dp.delta, config.train.sampling_probability
     noise, steps = record.noise_multiplier, config.rounds * config.train.local_steps
     training = (SampledGaussian(noise, q, config.train.local_steps), config.rounds)
-    epsilon = losses.epsilon([statistics, training], delta)
+    releases = [training] if statistics is None else [statistics, training]
+    epsilon = losses.epsilon(releases, delta)
+    beside = "" if statistics is None else f"{_statistics(statistics)} and "
     neighbours = "adding or removing one record of one participant"
     sampling = f"with Poisson sampling of probability {q:g}" if q < 1 else "without sampling"
     return Guarantee(
@@ -66,7 +73,7 @@ def of_training(config: RunConfig, statistics: tuple[SampledGaussian, int]) -> G
         _sentences(
             f"Training noise (DP-SGD): all that leaves the participants, and so the model, is "
             f"({_up(epsilon)}, {delta:g})-differentially private under {neighbours}, by the "
-            f"{ACCOUNTANT} accountant, over {_statistics(statistics)} and {steps} Gaussian steps "
+            f"{ACCOUNTANT} accountant, over {beside}{steps} Gaussian steps "
             f"of training with noise multiplier {noise:.4g}, {sampling}.",
             "Each participant adds its noise itself: the promise holds even if the server and all "
             "others work together.",

@@ -8,8 +8,10 @@ import threading
 import pytest
 
 from lepton_flwr.commands.errors import say, tell
+from lepton_flwr.deploy import train as deploy_train
 from lepton_flwr.deploy.status import RUNNING, StatusFile
 from lepton_flwr.device import Device
+from lepton_flwr.errors import FederationError
 
 
 @pytest.fixture
@@ -145,3 +147,27 @@ def test_a_folder_of_another_role_is_one_line(lepton, command):
     code, _, err = lepton(*command, wrong)
     assert code == 2
     assert "federation init" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "scenario"),
+    [((), "csv"), (("--set", "scenario=health"), "health"), (("smoke",), "smoke")],
+)
+def test_a_run_is_of_the_scenario_that_was_asked_for(
+    lepton, tmp_path, monkeypatch, options, scenario
+):
+    (tmp_path / "asked.toml").write_text(
+        'label = "ill"\nclasses = ["no", "yes"]\n[columns]\nage = "number"\n'
+    )
+    assert init(lepton, 8000, "--schema", "asked.toml")[0] == 0
+    handed = []
+
+    def started(folder, config, out, ledger):
+        handed.append(config)
+        raise FederationError("no server in this test")
+
+    monkeypatch.setattr(deploy_train, "train", started)
+    code, _, err = lepton("server", "train", "fed/server", "--clients", 3, *options)
+    assert (code, err) == (5, "error: no server in this test\n")
+    (config,) = handed
+    assert (config.scenario, config.table is not None) == (scenario, scenario == "csv")

@@ -56,7 +56,7 @@ def test_answers_margins_and_costs_are_told(poll, rows, asked, tmp_path):
             ["prediction", "margin"], ["1", "2.500"], ["", ""], ["0", "0.125"],
         ]  # fmt: skip
     assert "2 of 3 rows answered by 9 participants" in out
-    assert "epsilon 1.9 for these answers, 3.25 per participant" in out
+    assert "epsilon 1.9 per participant for these answers alone, 3.25 per record for all" in out
     ((config, request, queries, _),) = asked
     assert (request.epsilon, request.limit, len(queries)) == (2, 4, 3)
     assert config.model.input_shape == queries.shape[1:]

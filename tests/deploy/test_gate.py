@@ -330,7 +330,7 @@ def test_no_message_is_fetched_for_a_device_that_is_gone(authority, monkeypatch)
     assert held(authority, [NOTHING, NOTHING, MESSAGE], monkeypatch, gone_after=2) == ([], 2)
 
 
-@pytest.mark.parametrize("status", [401, 403, 500, 503])
+@pytest.mark.parametrize("status", [401, 403, 503])
 def test_nobody_is_held_whom_the_superlink_refuses(authority, monkeypatch, status):
     refusal = httpx.Response(status)
     assert held(authority, [refusal], monkeypatch) == ([(status, b"")], 1)
@@ -338,6 +338,10 @@ def test_nobody_is_held_whom_the_superlink_refuses(authority, monkeypatch, statu
     # too old by now. It asks again, with another one.
     told = 200 if status == 401 else status
     assert held(authority, [NOTHING, refusal, MESSAGE], monkeypatch) == ([(told, b"")], 2)
+
+
+def test_a_superlink_that_stumbles_makes_no_supernode_give_up(authority, monkeypatch):
+    assert held(authority, [httpx.Response(500)], monkeypatch) == ([(503, b"")], 1)
 
 
 def test_only_pulls_are_held(authority, monkeypatch):

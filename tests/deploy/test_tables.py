@@ -67,6 +67,25 @@ def test_a_run_takes_the_servers_schema_unless_it_is_told_otherwise(folder, tmp_
         schema_of(server, server / "schema.toml", None, None)
 
 
+@pytest.mark.parametrize(
+    "told", ["scenario=health", "model.input_shape=[3]", "data.path=rows.csv", 'table.label="a"']
+)
+def test_what_is_assigned_counts_before_the_servers_schema(folder, told, tmp_path):
+    server = folder / "server"
+    assert schema_of(server, None, None, None, ["rounds=3", "scenario=csv"]) is not None
+    assert schema_of(server, None, None, None, ["rounds=3", told]) is None
+    named = tmp_path / "csv.toml"
+    named.write_text("scenario = 'csv'\n")
+    assert schema_of(server, None, "csv", named, [told]) is None
+
+
+@pytest.mark.parametrize("told", ["scenario=health", 'table.label="a"'])
+def test_what_is_assigned_contradicts_a_schema_that_is_named(folder, told):
+    server = folder / "server"
+    with pytest.raises(ConfigError, match="expected one of them"):
+        schema_of(server, server / "schema.toml", None, None, [told])
+
+
 def test_a_run_on_tables_trains_as_the_csv_scenario_does():
     made = with_table(resolve("csv"), TableSpec.from_plain(
         {"label": "ill", "classes": ["no", "yes"], "columns": {"age": "number"}}

@@ -7,6 +7,7 @@ from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.errors import ConfigError, DataError
 from lepton_flwr.inference.in_process import InProcessVoters, Participant
 from lepton_flwr.inference.poll import Poll
+from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from lepton_flwr.privacy.ledger import Charge, Ledger, Limit
@@ -141,6 +142,24 @@ def test_training_and_polls_share_a_budget(make, ledger):
     make(seven(votes_of(1)), limits).labels(QUERIES, GNMax(20.0))
     with pytest.raises(BudgetError, match="per record"):
         make(seven(votes_of(1)), limits).labels(QUERIES, mechanism)
+
+
+def test_what_is_stated_in_all_covers_training_that_hides_records_only(make, ledger):
+    training = SampledGaussian(1.0, 0.05, 50)
+    ledger.reserve([Charge(Unit.RECORD, "people", training)], {})
+    ledger.reserve([Charge(Unit.RECORD, "others", training)], {})
+    mechanism = GNMax(20.0)
+    answers = make(seven(votes_of(1))).labels(QUERIES, mechanism)
+    events = [(mechanism.event(len(QUERIES)), 1), (training, 1)]
+    assert answers.cost == losses.epsilon(events[:1], 1e-5)
+    assert answers.epsilon == losses.epsilon(events, 1e-5) > answers.cost
+
+
+def test_nothing_finite_is_stated_in_all_after_a_release_that_was_not_accounted_so(make, ledger):
+    ledger.reserve([Charge(Unit.CLIENT, "people", SampledGaussian(1.0, 0.5, 1))], {})
+    answers = make(seven(votes_of(1))).labels(QUERIES, GNMax(20.0))
+    assert answers.cost < np.inf
+    assert answers.epsilon == np.inf
 
 
 @pytest.mark.parametrize("mechanism", [Plurality(), MeanProbabilities()])

@@ -1,6 +1,8 @@
 """A client at the server of a federation, before anything is started there."""
 
+import contextlib
 import json
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ import tomli_w
 from lepton_flwr import LeptonClient
 from lepton_flwr.config import ModelConfig
 from lepton_flwr.crypto.address import Address
+from lepton_flwr.crypto.files import KeyFileError
 from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.data.preprocessing.preprocessor import FittedCategory, FittedNumber
 from lepton_flwr.data.table_spec import TableSpec
@@ -22,7 +25,7 @@ from lepton_flwr.errors import ConfigError, DataError, FederationError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.runs.artifacts import recipients_of, write_model, write_preprocessor
-from lepton_flwr.sdk.devices import labels_of
+from lepton_flwr.sdk.devices import DevicePlan, labels_of
 from lepton_flwr.sdk.errors import LabelError, OrderError
 from strategies.server_app import model_saver
 
@@ -38,12 +41,19 @@ X = np.array([[50, 1e3, "a"], [60, 2e3, "b"], [70, np.nan, None]], dtype=object)
 Y = ["no", "yes", "no"]
 
 
+@contextlib.contextmanager
+def running(folder):
+    """What a running server's folder looks like from outside."""
+    StatusFile(folder).enter(RUNNING)
+    with only_one(folder):
+        yield
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("federation") / "clinics"
     create(folder, 4, Address("localhost", 8000), schema=SCHEMA)
-    StatusFile(folder / "server").enter(RUNNING)
-    with only_one(folder / "server"):
+    with running(folder / "server"):
         yield folder / "server"
 
 
@@ -92,6 +102,84 @@ def test_the_rows_of_the_script_are_in_no_configuration_and_not_kept(client, han
         client.get_model_params()
 
 
+def test_columns_with_public_bounds_need_no_statistics(handed, tmp_path):
+    bounded = SCHEMA.replace(b'income = "number"\nplan = "category"\n', b"")
+    create(tmp_path / "bounded", 4, Address("localhost", 8000), schema=bounded)
+    server = tmp_path / "bounded" / "server"
+    client = LeptonClient(federation=server, key_store=tmp_path / "keys", progress=False)
+    with running(server):
+        client.preprocess_data()
+    client.encrypt_data()
+    guarantee = client.add_differential_privacy_noise()
+    with pytest.raises(FederationError, match="no server in this test"):
+        client.federated_learning()
+    ((_, config, _, _),) = handed
+    training = SampledGaussian(config.dp.record.noise_multiplier, 1.0, config.train.local_steps)
+    spent = losses.epsilon([(training, config.rounds)], config.dp.delta)
+    assert guarantee.epsilon == spent
+    assert 2.9 < spent <= 3.0  # all of it goes to training
+    assert "statistics" not in str(guarantee)
+    assert "accountant, over " in str(guarantee)
+
+
+@pytest.fixture
+def ended(monkeypatch, tmp_path):
+    """Runs that ended on a server; each has the number of its rounds that were skipped."""
+    runs = []
+
+    def started(folder, config, out, ledger, console):
+        run = tmp_path / f"run-{len(runs)}"
+        run.mkdir()
+        runs.append(run)
+        skipped = list(range(1, config.rounds + 1)) if ended.fail else []
+        summary = {"rounds": config.rounds, "rounds_skipped": skipped}
+        (run / "summary.json").write_text(json.dumps(summary))
+        (run / "report.html").write_text("<html></html>")
+        return run
+
+    monkeypatch.setattr(train, "train", started)
+    ended = types.SimpleNamespace(runs=runs, fail=False)
+    return ended
+
+
+def ready(client):
+    client.preprocess_data()
+    client.encrypt_data()
+    client.add_differential_privacy_noise()
+    return client
+
+
+def test_a_run_without_a_sum_is_reported_and_not_paid_for_again(client, ended):
+    ended.fail = True
+    ready(client)
+    for _ in range(2):
+        with pytest.raises(FederationError, match=r"no round released a sum.*a new LeptonClient"):
+            client.federated_learning()
+    (run,) = ended.runs
+    assert client.report() == run / "report.html"
+
+
+def test_a_finished_run_whose_model_was_not_read_is_read_by_the_next_call(
+    client, ended, monkeypatch
+):
+    ready(client)
+    tries = []
+
+    def learnt(plan, folder, key, guarantee):
+        tries.append(folder)
+        if len(tries) == 1:
+            raise KeyFileError("the key store is open to other users")
+        return types.SimpleNamespace(to_bytes=lambda: b"model")
+
+    monkeypatch.setattr(DevicePlan, "learnt", learnt)
+    with pytest.raises(KeyFileError):
+        client.federated_learning()
+    client.federated_learning()
+    assert tries == [ended.runs[0]] * 2
+    assert len(ended.runs) == 1
+    assert client.get_model_params()
+
+
 def test_the_order_of_calls_is_that_of_the_ten_lines(client):
     with pytest.raises(OrderError, match="encrypt_data: expected preprocess_data before it"):
         client.encrypt_data()
@@ -128,8 +216,7 @@ def test_what_is_no_running_server_is_named(tmp_path, server):
     still = tmp_path / "still" / "server"
     with pytest.raises(FederationError, match="expected `lepton server run`"):
         LeptonClient(federation=still, key_store=tmp_path / "k").preprocess_data()
-    StatusFile(still).enter(RUNNING)
-    with only_one(still), pytest.raises(ConfigError, match=r"no schema\.toml"):
+    with running(still), pytest.raises(ConfigError, match=r"no schema\.toml"):
         LeptonClient(federation=still, key_store=tmp_path / "k").preprocess_data()
 
 
@@ -149,6 +236,11 @@ def spec(*classes):
         (("1", "0"), np.array([1.0, 0.0]), "float", (0.0, 1.0)),
         (("True", "False"), [True, False], "bool", (False, True)),
         (("no", "yes"), ["yes"], "text", ("no", "yes")),
+        (("007", "010"), None, "text", ("007", "010")),
+        (("1_0", "1_1"), None, "text", ("1_0", "1_1")),
+        (("0.50", "2"), None, "text", ("0.50", "2")),
+        (("inf", "nan"), None, "text", ("inf", "nan")),
+        (("01", "1"), None, "text", ("01", "1")),
     ],
 )
 def test_labels_come_back_as_they_were(classes, y, kind, values):
@@ -156,6 +248,11 @@ def test_labels_come_back_as_they_were(classes, y, kind, values):
     assert (labels.kind, labels.values) == (kind, values)
     # Class i of the devices is label i of the client.
     assert spec(*classes).answers(list(values)).tolist() == [0, 1]
+
+
+def test_classes_that_are_neither_numbers_nor_texts_in_order_are_named():
+    with pytest.raises(LabelError, match="another order as texts than as numbers"):
+        labels_of(spec("9", "010"), None)
 
 
 @pytest.mark.parametrize("y", [["10"], [3], [True], [1, "yes"], []])
@@ -171,7 +268,6 @@ def test_what_a_run_has_left_becomes_an_envelope_that_predicts(client, monkeypat
     folder.mkdir()
     columns = (FittedNumber("age", 60.0, 10.0, 60.0), FittedCategory("plan", slots=(3,), bits=10))
     made = Preprocessor(columns, salt=bytes(16), order=("age", "income", "plan"))
-    skipped = []
 
     def run(server, config, out, ledger, console):
         model = ModelConfig((2,), 2, "ill", ("no", "yes"))
@@ -182,7 +278,7 @@ def test_what_a_run_has_left_becomes_an_envelope_that_predicts(client, monkeypat
         kernel, bias = np.array([[3.0], [0.0]], np.float32), np.zeros(1, np.float32)
         save = model_saver(config)
         write_model(folder, lambda path: save([kernel, bias], path), recipients)
-        summary = {"rounds": 2, "rounds_skipped": skipped}
+        summary = {"rounds": 2, "rounds_skipped": [1]}
         (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 
@@ -190,10 +286,6 @@ def test_what_a_run_has_left_becomes_an_envelope_that_predicts(client, monkeypat
     client.preprocess_data(X, Y)
     client.encrypt_data()
     client.add_differential_privacy_noise()
-    skipped[:] = [1, 2]
-    with pytest.raises(FederationError, match="no round released a sum"):
-        client.federated_learning()
-    skipped.clear()
     client.federated_learning()
     assert client.folder == folder
     assert not (folder / "model.keras").exists()

@@ -439,7 +439,7 @@ def test_devices_vote_with_features_that_they_make_of_their_own_rows(
     weights = [np.zeros((features, 1), np.float32), np.zeros(1, np.float32)]
     voters = FlowerVoters(
         federation.grid, federation.roster, task, weights, min_survivors=3, timeout=0.2,
-        fields=table_fields(asked.config, asked.preprocessor),
+        fields=table_fields(asked.config, asked.preprocessor), sessions_before=asked.sessions,
     )  # fmt: skip
     tally = voters(np.zeros((2, features)), ballot.Question.of(Plurality(), 2))
     assert tally.sums.tolist() == [[0, CLIENTS]] * 2

@@ -134,6 +134,13 @@ def test_polls_follow_each_other_in_one_run(poll):
     assert poll.labels(QUERIES[:2], GNMax(0.3)).participants == CLIENTS
 
 
+def test_a_device_that_bounds_the_number_of_sessions_votes(poll, devices):
+    devices.allow(f"{POLICY}[secagg]\nmax_number = 1\n")
+    assert poll.labels(QUERIES, GNMax(0.3)).participants == CLIENTS
+    with pytest.raises(ThresholdError, match="refused"):
+        poll.labels(QUERIES, GNMax(0.3))
+
+
 def test_rows_of_another_shape_are_refused(poll, voters):
     with pytest.raises(DataError, match=r"shape \(3,\): expected \(2,\)"):
         poll.labels(np.zeros((2, 3)), GNMax(1.0))
