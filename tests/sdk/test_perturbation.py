@@ -5,6 +5,7 @@ import pytest
 
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.data.preprocessing import TableSchema, fit_tables
+from lepton_flwr.data.preprocessing.searches import Options
 from lepton_flwr.errors import ConfigError, PrivacyError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.events import (
@@ -15,7 +16,7 @@ from lepton_flwr.privacy.events import (
 )
 from lepton_flwr.privacy.mechanisms import Noised
 from lepton_flwr.sdk.perturbation import Perturbation
-from lepton_flwr.sdk.preparation import _rescaled
+from lepton_flwr.sdk.preparation import DEVIATIONS
 
 STATISTICS = (SampledGaussian(8.0, 1.0, 1), 3)
 
@@ -93,7 +94,8 @@ def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(m
     table = {f"c{i}": column for i, column in enumerate(numbers.T)}
     schema = TableSchema.infer(table)
     halves = [schema.read({n: c[i::2] for n, c in table.items()}) for i in (0, 1)]
-    features = _rescaled(fit_tables(halves, schema)).transform(table)
+    options = Options(deviations=DEVIATIONS)
+    features = fit_tables(halves, schema, options=options).transform(table)
     perturbation = within(mechanism, epsilon=30.0)
     norms = np.linalg.norm(features, ord=order, axis=1)
     assert norms.mean() == pytest.approx(perturbation.radius, rel=0.01)
