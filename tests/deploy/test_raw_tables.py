@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import importlib.metadata
 import os
 import shutil
 import signal
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stage import keep_warm
 
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.encrypted_file import encrypt_file
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.deploy.status import RUNNING, Status
-from lepton_flwr.deploy.warm import FLOWER_VERSIONS
 from lepton_flwr.device import Device
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 from simulations.loopback import environment, free_port
@@ -98,9 +97,7 @@ def federation():
         policy = device / "policy.toml"
         policy.write_text(policy.read_text().replace("epsilon = 3.0", "epsilon = 8.0"))
         table(device / "data.csv", 600, seed)
-        if importlib.metadata.version("flwr") in FLOWER_VERSIONS:  # a third of the work
-            with (device / "device.toml").open("a") as settings:
-                settings.write('warm = "tensorflow"\n')
+        keep_warm(device)
     key = DecryptionKey.generate()
     key.save(devices[0] / "data.key")
     encrypt_file(devices[0] / "data.csv", devices[0] / "data.csv.lepton", [key.recipient])

@@ -12,7 +12,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from stage import state, wait_until
+from stage import keep_warm, state, wait_until
 
 from lepton_flwr.crypto.private_keys import protect
 from lepton_flwr.data.federated import ClientData
@@ -209,6 +209,7 @@ def test_devices_vote_on_rows_if_their_policies_say_so(stage):
         x = rng.normal(size=(400, 2)).astype(np.float32)
         y = (x.sum(axis=1) > 0).astype(np.int32)
         ClientData(x[:380], y[:380], x[380:], y[380:]).save(device / "data.npz")
+        keep_warm(device)
 
     def allow(devices):
         for device in devices:

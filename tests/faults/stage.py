@@ -8,6 +8,7 @@ device's): what is killed is found by that and by nothing else.
 
 import contextlib
 import csv
+import importlib.metadata
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from lepton_flwr.crypto.address import Address
 from lepton_flwr.data.federated import ClientData
 from lepton_flwr.deploy.server import FLOWER_HOME
 from lepton_flwr.deploy.status import RUNNING, Status
+from lepton_flwr.deploy.warm import FLOWER_VERSIONS
 from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Entry, Ledger
 from lepton_flwr.privacy.losses import epsilon
@@ -64,6 +66,13 @@ def state(folder):
     """What `status.json` of a device's or server's folder says; empty if there is none."""
     status = Status.read(folder)
     return status.state if status else ""
+
+
+def keep_warm(device):
+    """Let a device fork its processes, TensorFlow loaded: half of the work where many train."""
+    if importlib.metadata.version("flwr") in FLOWER_VERSIONS:
+        with (device / "device.toml").open("a") as settings:
+            settings.write('warm = "tensorflow"\n')
 
 
 def rows(number, examples=4):
