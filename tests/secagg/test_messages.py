@@ -88,6 +88,8 @@ def test_a_text_without_an_encoding_is_refused(samples):
         (messages.KeyRequest, {"kinds": ["median"]}, "kinds"),
         (messages.KeyRequest, {"bounds": []}, "one length"),
         (messages.KeyRequest, {"cipher": "rot13"}, "cipher"),
+        (messages.KeyRequest, {"num-clients": 0}, "layout: "),
+        (messages.KeyRequest, {"num-clients": "5"}, "num-clients"),
         (messages.KeyRoster, {"members": bytes(33), "digests": bytes(33)}, "multiple of 32"),
         (messages.KeyRoster, {"nonces": []}, "one length"),
         (messages.RevealRequest, {"proofs": []}, "one length"),

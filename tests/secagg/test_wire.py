@@ -1,6 +1,14 @@
 import pytest
 
+from lepton_flwr.secagg import wire
 from lepton_flwr.secagg.wire import STATISTICS, purpose_of
+
+
+def test_names_on_the_wire_do_not_change():
+    # Devices and servers of different releases read them.
+    assert list(wire.Exchange) == ["keys", "shares", "train", "attest", "reveal"]
+    names = (wire.RECORD, wire.EXCHANGE, wire.MASKED, wire.UPDATE, wire.NUM_EXAMPLES)
+    assert names == ("lepton.secagg", "exchange", "lepton.masked", "update", "num-examples")
 
 
 @pytest.mark.parametrize(
