@@ -1,34 +1,21 @@
 """Devices with raw tables and a data scientist at their server, as real processes."""
 
-import contextlib
 import csv
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stage import keep_warm
 
-from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.encrypted_file import encrypt_file
 from lepton_flwr.crypto.recipients import DecryptionKey
-from lepton_flwr.deploy.folders import create
-from lepton_flwr.deploy.status import RUNNING, Status
 from lepton_flwr.device import Device
 from lepton_flwr.privacy.events import SampledGaussian, Unit
-from simulations.loopback import environment, free_port
 
-ROOT = Path(__file__).parents[2]
-MARK = "LEPTON_TEST_MARK"
 DEVICES = 3
-SCHEMA = b"""
+SCHEMA = """
 label = "ill"
 classes = ["no", "yes"]
 [columns]
@@ -72,70 +59,25 @@ def table(path, rows, seed):
             writer.writerow([age, plan, "yes" if ill else "no"])
 
 
-def marked(mark):
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
-
-
-def state(folder):
-    status = Status.read(folder)
-    return status.state if status else ""
-
-
 @pytest.fixture
-def federation():
+def federation(make_stage, tmp_path):
     """A running server and three running devices with tables, one of them encrypted."""
-    root, mark = Path(tempfile.mkdtemp(prefix="lt-")), uuid.uuid4().hex
-    variables = {**environment(), MARK: mark, "PYTHONPATH": str(ROOT)}
-    create(root / "fed", DEVICES, Address("localhost", free_port()), schema=SCHEMA)
-    server, devices = root / "fed" / "server", sorted((root / "fed" / "devices").iterdir())
-    for seed, device in enumerate(devices):
+    (tmp_path / "schema.toml").write_text(SCHEMA)
+    stage = make_stage(DEVICES, init=("--schema", tmp_path / "schema.toml"))
+    for seed, device in enumerate(stage.devices):
         policy = device / "policy.toml"
         policy.write_text(policy.read_text().replace("epsilon = 3.0", "epsilon = 8.0"))
+        (device / "data.npz").unlink()
         table(device / "data.csv", 600, seed)
         keep_warm(device)
+    first = stage.devices[0]
     key = DecryptionKey.generate()
-    key.save(devices[0] / "data.key")
-    encrypt_file(devices[0] / "data.csv", devices[0] / "data.csv.lepton", [key.recipient])
-    (devices[0] / "data.csv").unlink()
-    started = []
-
-    def start(*arguments):
-        with (root / f"{len(started)}.out").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "lepton_flwr.cli", *map(str, arguments)],
-                    env=variables, stdout=log, stderr=subprocess.STDOUT,
-                )
-            )  # fmt: skip
-
-    def wait_until(condition, seconds=300):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, [p.read_text() for p in root.glob("*.out")]
-            time.sleep(0.1)
-
-    try:
-        start("server", "run", server)
-        wait_until(lambda: "3 registered" in (root / "0.out").read_text())
-        for device in devices:
-            start("device", "run", device)
-        wait_until(lambda: all(state(device) == RUNNING for device in devices))
-        yield root, server, devices, variables
-    finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-        for pid in marked(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(root)
+    key.save(first / "data.key")
+    encrypt_file(first / "data.csv", first / "data.csv.lepton", [key.recipient])
+    (first / "data.csv").unlink()
+    stage.start_server()
+    stage.start_devices()
+    return stage.root, stage.server, stage.devices, stage.variables
 
 
 @pytest.mark.slow
