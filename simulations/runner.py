@@ -69,7 +69,7 @@ def simulate(
     from lepton_flwr.runs.folder import new_folder
     from lepton_flwr.runs.progress import answering
     from strategies.budgets import Budgets
-    from strategies.federate import with_noise
+    from strategies.calibration import with_noise
     from strategies.preparation import prepare
     from strategies.server_app import LEDGERS, begin, observers
 

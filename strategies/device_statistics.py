@@ -30,8 +30,9 @@ from lepton_flwr.secagg.parameters import SessionConfig
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import STATISTICS, STATISTICS_ACTION
 from strategies.budgets import Budgets
+from strategies.calibration import with_floor, with_noise, with_statistics
 from strategies.exchange import Patience
-from strategies.federate import await_nodes, with_floor, with_noise, with_statistics
+from strategies.nodes import await_nodes
 from strategies.preparation import fit_charged
 from strategies.secure_session import SecureSession, attempts
 from strategies.watcher import Watcher

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import secrets
 import threading
 import time
@@ -26,27 +25,24 @@ from lepton_flwr.crypto.stream import StreamCipher
 from lepton_flwr.data import wire
 from lepton_flwr.data.preprocessing import Preprocessor
 from lepton_flwr.data.table_spec import TableSpec
-from lepton_flwr.errors import FederationError
-from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError, calibrate
+from lepton_flwr.privacy.accounting import ACCOUNTANT, BudgetError
 from lepton_flwr.privacy.adaptive import AdaptiveClip
 from lepton_flwr.privacy.clipping import CLIP_BY_LAYER
 from lepton_flwr.privacy.policy import CLIENT_NOISE
 from lepton_flwr.runs.checkpoint import Checkpoint, Checkpoints, config_digest
 from lepton_flwr.runs.observer import RunEnd, RunObserver, RunStart
-from lepton_flwr.secagg.graph import default_floor
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from lepton_flwr.training.task import Task
-from strategies.budgets import Budgets, statistics_event
+from strategies.budgets import Budgets
+from strategies.calibration import with_floor, with_noise
 from strategies.exchange import RunInterruptedError
 from strategies.guarantees import guarantees
+from strategies.nodes import MIN_NODES, await_nodes, fewest_nodes
 from strategies.optimizer_state import restore, state_of
 from strategies.rounds import Rounds, evaluation_segments
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import ClientPrivacy, SecureGrid, SecureSettings
-
-NODES_TIMEOUT = 120.0
-MIN_NODES = 3  # of a secure sum
 
 
 @dataclass(frozen=True)
@@ -295,67 +291,6 @@ def table_fields(config: RunConfig, preprocessor: Preprocessor | None) -> dict[s
     return {**fields, wire.PREPROCESSOR: preprocessor.to_json()}
 
 
-def with_floor(config: RunConfig) -> RunConfig:
-    """Fill in the fewest survivors, which the devices' policies name too."""
-    if config.secagg.min_survivors:
-        return config
-    client = config.dp.client
-    probability = client.sampling_probability if client.enabled else 1.0
-    floor = default_floor(config.clients or 0, probability)
-    return replace(config, secagg=replace(config.secagg, min_survivors=floor))
-
-
-def fewest_nodes(config: RunConfig) -> int:
-    """Nodes without which no round can be expected to release a sum.
-
-    Where clients are sampled, `secagg.min_survivors` of an average cohort; and as many as Flower's
-    strategies wait for.
-    """
-    client = config.dp.client
-    probability = client.sampling_probability if client.enabled else 1.0
-    return max(MIN_NODES, math.ceil(config.secagg.min_survivors / probability))
-
-
-def with_statistics(config: RunConfig, releases: int) -> RunConfig:
-    """Fill in how many statistics preprocessing needs, and the noise of each.
-
-    By themselves they spend `statistics_share` of epsilon at most.
-    """
-    record = config.dp.record
-    if not record.enabled:
-        releases = 0
-    noise = record.statistics_noise_multiplier if releases else 0.0
-    if releases and noise == 0:
-        share = record.epsilon * record.statistics_share
-        noise = calibrate(share, config.dp.delta, 1.0, releases)
-    record = replace(record, statistics_releases=releases, statistics_noise_multiplier=noise)
-    return replace(config, dp=replace(config.dp, record=record))
-
-
-def with_noise(config: RunConfig) -> RunConfig:
-    """Fill in the noise multipliers that are to be calibrated.
-
-    What statistics of preprocessing release comes out of the same epsilon.
-    """
-    dp, train = config.dp, config.train
-    record, client = dp.record, dp.client
-    if record.enabled and record.noise_multiplier == 0:
-        steps = config.rounds * train.local_steps
-        statistics = statistics_event(config)
-        noise = calibrate(
-            record.epsilon,
-            dp.delta,
-            train.sampling_probability,
-            steps,
-            also=[(statistics, record.statistics_releases)] if statistics else (),
-        )
-        record = replace(record, noise_multiplier=noise)
-    if client.enabled and client.noise_multiplier == 0:
-        noise = calibrate(client.epsilon, dp.delta, client.sampling_probability, config.rounds)
-        client = replace(client, noise_multiplier=noise)
-    return replace(config, dp=replace(dp, record=record, client=client))
-
-
 def _settings(config: RunConfig, model: ModelSpec, l2_norm_clip: float) -> SecureSettings:
     secagg, client = config.secagg, config.dp.client
     return SecureSettings(
@@ -415,30 +350,3 @@ def inner_strategy(train: TrainConfig) -> Strategy:
         )
     adaptive = {"fedadam": FedAdam, "fedyogi": FedYogi, "fedadagrad": FedAdagrad}
     return adaptive[train.strategy](**everyone, eta=train.server_learning_rate)
-
-
-def await_nodes(
-    grid: Grid,
-    clients: int,
-    stop: threading.Event | None = None,
-    *,
-    fewest: int | None = None,
-) -> None:
-    """Wait for so many nodes, or in the end for the `fewest` that will do; None wants all.
-
-    Raises:
-        FederationError: fewer came within `NODES_TIMEOUT`.
-        RunInterruptedError: `stop` was set.
-    """
-    deadline = time.monotonic() + NODES_TIMEOUT
-    while (count := len(list(grid.get_node_ids()))) < clients:
-        if stop is not None and stop.is_set():
-            raise RunInterruptedError("stopped by the operator")
-        if time.monotonic() > deadline:
-            if fewest is not None and count >= fewest:
-                return
-            raise FederationError(
-                f"{count} of {clients} clients came within {NODES_TIMEOUT:.0f} s: start the "
-                "others, or set clients to their number"
-            )
-        time.sleep(0.1)

@@ -16,7 +16,9 @@ from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import LEDGER_FILE
-from strategies.federate import await_nodes, table_fields, task_of, with_floor, with_noise
+from strategies.calibration import with_floor, with_noise
+from strategies.federate import table_fields, task_of
+from strategies.nodes import await_nodes
 from strategies.voting import FlowerVoters
 from strategies.watcher import Watcher
 

@@ -36,7 +36,7 @@ from lepton_flwr.runs.artifacts import (
     write_preprocessor,
 )
 from strategies.budgets import Budgets
-from strategies.federate import with_floor, with_noise, with_statistics
+from strategies.calibration import with_floor, with_noise, with_statistics
 
 # Within a folder of ledgers, those of simulated devices.
 DEVICES = "devices"

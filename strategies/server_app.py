@@ -41,7 +41,8 @@ from lepton_flwr.secagg.roles import Members
 from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
 from strategies.device_statistics import ask_devices, asked_before
-from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.federate import Federation, Origin, federate
+from strategies.nodes import NODES_TIMEOUT
 from strategies.pauses import shorten_pauses
 from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data

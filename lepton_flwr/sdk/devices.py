@@ -60,7 +60,7 @@ class DevicePlan:
         """
         from lepton_flwr.deploy.nodes import wanted_nodes
         from lepton_flwr.deploy.train import check_running
-        from strategies.federate import with_floor, with_noise, with_statistics
+        from strategies.calibration import with_floor, with_noise, with_statistics
 
         folder = Path(settings.federation or "").expanduser().resolve()
         check_running(folder)

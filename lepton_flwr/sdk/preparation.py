@@ -81,7 +81,7 @@ def prepare(
         DataError: the rows cannot be used, or are too few.
         BudgetError: an earlier run on the same rows has spent what is needed.
     """
-    from strategies.federate import with_floor, with_noise, with_statistics
+    from strategies.calibration import with_floor, with_noise, with_statistics
     from strategies.preparation import ask_statistics, run_name, with_data
 
     labels, classes = Labels.of(y)

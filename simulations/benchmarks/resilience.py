@@ -40,7 +40,7 @@ from lepton_flwr.secagg.wire import Exchange
 from simulations.loopback import environment, free_port
 from simulations.processes import Processes, having, termination_as_exit
 from strategies.budgets import LEDGER_FILE as SERVER_LEDGER
-from strategies.federate import with_noise
+from strategies.calibration import with_noise
 from strategies.preparation import with_data
 
 WAIT_SECONDS = 900.0  # the machine may have other work

@@ -51,7 +51,7 @@ def polled(devices, folder, tmp_path, monkeypatch):
         "build",
         lambda model, seed: types.SimpleNamespace(get_weights=lambda: weights),
     )
-    monkeypatch.setattr("strategies.federate.NODES_TIMEOUT", 0.2)
+    monkeypatch.setattr("strategies.nodes.NODES_TIMEOUT", 0.2)
     config = as_poll(
         RunConfig.build(
             {

@@ -20,7 +20,7 @@ from lepton_flwr.privacy.ledger import Ledger
 from lepton_flwr.provision import provision
 from lepton_flwr.runs.artifacts import read_preprocessor
 from strategies.budgets import Budgets
-from strategies.federate import with_noise, with_statistics
+from strategies.calibration import with_noise, with_statistics
 from strategies.preparation import (
     DEVICES,
     prepare,

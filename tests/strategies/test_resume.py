@@ -31,8 +31,11 @@ from lepton_flwr.runs.state import RunState
 from lepton_flwr.secagg.wire import EXCHANGE, RECORD, Exchange
 from lepton_flwr.training.models import ModelSpec
 from strategies import federate as module
+from strategies import nodes as node_module
 from strategies.budgets import DEVICES_POPULATION, LEDGER_FILE
-from strategies.federate import Federation, Origin, federate, with_floor, with_noise
+from strategies.calibration import with_floor, with_noise
+from strategies.federate import Federation, Origin, federate
+from strategies.nodes import await_nodes, fewest_nodes
 from strategies.server_app import begin
 
 CLIENTS = 4
@@ -583,7 +586,7 @@ def test_checkpoints_are_for_those_for_whom_the_model_is(tmp_path):
 
 
 def test_a_run_goes_on_without_a_client_that_left_and_a_new_one_waits_for_all(run, monkeypatch):
-    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    monkeypatch.setattr(node_module, "NODES_TIMEOUT", 0.2)
     going = run(rounds=3).serve(die_at=(train(2), Exchange.WORK))
     going.grid.apps.popitem()
     going.serve()
@@ -596,7 +599,7 @@ def test_a_run_goes_on_without_a_client_that_left_and_a_new_one_waits_for_all(ru
 
 
 def test_a_run_does_not_go_on_with_fewer_clients_than_a_sum_needs(run, monkeypatch):
-    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    monkeypatch.setattr(node_module, "NODES_TIMEOUT", 0.2)
     going = run(rounds=3).serve(die_at=(train(2), Exchange.WORK))
     while len(going.grid.apps) >= going.config.secagg.min_survivors:
         going.grid.apps.popitem()
@@ -611,24 +614,24 @@ def test_a_run_does_not_go_on_with_fewer_clients_than_a_sum_needs(run, monkeypat
 def test_a_run_does_not_go_on_with_fewer_clients_than_its_cohorts_need(
     monkeypatch, floor, probability, fewest
 ):
-    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.0)
+    monkeypatch.setattr(node_module, "NODES_TIMEOUT", 0.0)
     client = {"enabled": True, "epsilon": 50.0, "sampling_probability": probability}
     tables = {"dp": {"record": {"enabled": False}, "client": client}}
     config = RunConfig.build(
         {"scenario": "smoke", "clients": 20, "secagg": {"min_survivors": floor}}, tables
     )
-    assert module.fewest_nodes(config) == fewest
+    assert fewest_nodes(config) == fewest
 
     def nodes(count):
         return SimpleNamespace(get_node_ids=lambda: range(count))
 
-    module.await_nodes(nodes(fewest), 20, fewest=fewest)
+    await_nodes(nodes(fewest), 20, fewest=fewest)
     with pytest.raises(FederationError, match=f"{fewest - 1} of 20 clients came"):
-        module.await_nodes(nodes(fewest - 1), 20, fewest=fewest)
+        await_nodes(nodes(fewest - 1), 20, fewest=fewest)
 
 
 def test_a_run_of_sampled_clients_does_not_go_on_with_one_cohorts_floor(run, monkeypatch):
-    monkeypatch.setattr(module, "NODES_TIMEOUT", 0.2)
+    monkeypatch.setattr(node_module, "NODES_TIMEOUT", 0.2)
     client = {"enabled": True, "epsilon": 50.0, "sampling_probability": 0.9}
     going = run(dp={"record": {"enabled": False}, "client": client}).serve(
         die_at=(train(2), Exchange.WORK)
