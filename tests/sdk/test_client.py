@@ -214,6 +214,11 @@ def test_statistics_are_charged_to_every_ledger(make, rows):
     assert 0.6 < found[0] <= 0.9
 
 
+def changed(noisy, clean):
+    """Whether the features are perturbed: of discrete noise some is zero, once in 1e7 numbers."""
+    return (noisy.x_train != clean.x_train).mean() > 0.99
+
+
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])
 def test_perturbed_records_are_charged_and_take_the_place_of_the_others(make, rows, mechanism):
     client = encrypted(make(mechanism=mechanism), rows)
@@ -221,12 +226,14 @@ def test_perturbed_records_are_charged_and_take_the_place_of_the_others(make, ro
     guarantee = client.add_differential_privacy_noise()
     assert spent(client, 1e-5) == pytest.approx([guarantee.epsilon] * 4)
     assert 1.5 < guarantee.epsilon <= 3.0
+    flips = []
     for number, clean in enumerate(before):
         noisy = client._rows.open(number)
         assert noisy.x_train.shape == clean.x_train.shape
-        assert (noisy.x_train != clean.x_train).all()
-        assert 0.1 < (noisy.y_train != clean.y_train).mean() < 0.5
+        assert changed(noisy, clean)
+        flips += (noisy.y_train != clean.y_train).tolist()
         assert (noisy.x_test == clean.x_test).all()
+    assert 0.1 < np.mean(flips) < 0.5  # 0.31 is expected; false alarms below 1e-14
     assert "replacing one record" in str(guarantee)
     assert "much less accurate" in str(guarantee)
 
@@ -249,7 +256,7 @@ def test_an_interrupted_perturbation_goes_on_where_it_was(make, rows, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         client.add_differential_privacy_noise()
     first = client._rows.open(0)
-    assert (first.x_train != clean[0].x_train).all()
+    assert changed(first, clean[0])
     assert (client._rows.open(1).x_train == clean[1].x_train).all()
     with pytest.raises(OrderError):
         client.federated_learning()
@@ -257,7 +264,7 @@ def test_an_interrupted_perturbation_goes_on_where_it_was(make, rows, monkeypatc
     assert spent(client, 1e-5) == pytest.approx([guarantee.epsilon] * 4)
     assert (client._rows.open(0).x_train == first.x_train).all()
     for number in (1, 2):
-        assert (client._rows.open(number).x_train != clean[number].x_train).all()
+        assert changed(client._rows.open(number), clean[number])
 
 
 def test_a_kept_ledger_refuses_the_same_rows_a_second_time(make, rows, tmp_path):
