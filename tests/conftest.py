@@ -1,6 +1,13 @@
 """What tests of several folders share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples every time, however slow the machine is: a test does not fail by chance.
+settings.register_profile(
+    "lepton", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lepton")
 
 
 def pytest_collection_modifyitems(config, items):
