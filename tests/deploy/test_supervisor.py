@@ -185,8 +185,11 @@ def test_the_error_of_a_process_whose_log_was_cut_is_found(tmp_path):
     log.write_text("x" * 1000)
     with Processes(tmp_path, dict(os.environ)) as processes:
         cut = tmp_path / "cut"
-        code = f"import pathlib, time\nwhile not pathlib.Path({str(cut)!r}).exists(): time.sleep(0.02)"
-        code += "\nprint('ERROR: late')"
+        code = (
+            "import pathlib, time\n"
+            f"while not pathlib.Path({str(cut)!r}).exists(): time.sleep(0.02)\n"
+            "print('ERROR: late')"
+        )
         processes.start("p", [sys.executable, "-Ic", code], append=True)
         os.truncate(log, 0)
         cut.touch()
