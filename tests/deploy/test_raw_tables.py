@@ -15,6 +15,8 @@ from lepton_flwr.device import Device
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 
 DEVICES = 3
+# Two of which have one feature once in a thousand runs: no pair of them decides much.
+HEAVY, LIGHT = ("007", "008", "009"), ("8", "9", "10")
 SCHEMA = """
 label = "ill"
 classes = ["no", "yes"]
@@ -49,14 +51,14 @@ print("FOLDER", client.folder)
 
 
 def table(path, rows, seed):
-    """Rows of which old people on plan 007 are ill."""
+    """Rows of which old people on heavy plans are ill."""
     rng = np.random.default_rng(seed)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["age", "plan", "ill"])
         for _ in range(rows):
-            age, plan = int(rng.integers(0, 120)), str(rng.choice(["007", "8"]))
-            ill = age + (40 if plan == "007" else -40) > 60
+            age, plan = int(rng.integers(0, 120)), str(rng.choice([*HEAVY, *LIGHT]))
+            ill = age + (40 if plan in HEAVY else -40) > 60
             writer.writerow([age, plan, "yes" if ill else "no"])
 
 
@@ -94,7 +96,7 @@ def test_the_ten_lines_learn_from_devices_that_keep_their_tables(federation):
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.count(" "))
     folder = Path(said["FOLDER"])
     assert folder.parent == server / "runs"
-    assert float(said["RIGHT"]) > 0.75
+    assert float(said["RIGHT"]) > 0.7
 
     # Each device was charged for one question and one round, and lost nothing else.
     for device in map(Device.open, devices):
