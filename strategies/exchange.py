@@ -1,5 +1,6 @@
 """One exchange: send messages, and hand over each reply as it comes."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from lepton_flwr.errors import LeptonError
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
 PAUSE_GROWTH = 1.25  # a pause is about a fifth of the time that nothing has come
+PAUSE_SHARE = 2.0  # and at least so many times what asking took: devices' requests need the server
 
 # Called with the number of replies so far and the nodes that have not answered.
 Progress = Callable[[int, Sequence[int]], None]
@@ -56,11 +58,12 @@ def exchange(
     progress: Progress | None = None,
     missing: Callable[[Sequence[int]], None] | None = None,
     stop: threading.Event | None = None,
+    at_once: int = 1,
 ) -> Iterator[tuple[int, Message]]:
     """Send `messages` and yield the replies one at a time, in the order of their coming.
 
-    One reply is held at a time. Those that come after the deadline are left. With each comes the
-    node that was asked: a reply that Flower makes for a node that is gone does not name it.
+    Replies that come after the deadline are left. With each comes the node that was asked: a reply
+    that Flower makes for a node that is gone does not name it.
 
     Args:
         grid: where to send.
@@ -69,6 +72,7 @@ def exchange(
         progress: called as replies come.
         missing: called at the end with the nodes that have not answered, if there are any.
         stop: when set, the exchange ends.
+        at_once: how many replies may be held at a time; each question for them is a request.
 
     Raises:
         RunInterruptedError: `stop` was set.
@@ -76,20 +80,28 @@ def exchange(
     start = time.monotonic()
     allowed = patience.timeout
     nodes = [message.metadata.dst_node_id for message in messages]
-    ids = list(grid.push_messages(messages))
+    sent = list(grid.push_messages(messages))
     # A message that could not be sent has no id; one too large for the link leaves none at all.
-    ids += [""] * (len(nodes) - len(ids))
-    pending: Mapping[str, int] = {i: node for i, node in zip(ids, nodes, strict=True) if i}
-    unsent = [node for i, node in zip(ids, nodes, strict=True) if not i]
+    sent += [""] * (len(nodes) - len(sent))
+    pending: Mapping[str, int] = {i: node for i, node in zip(sent, nodes, strict=True) if i}
+    unsent = [node for i, node in zip(sent, nodes, strict=True) if not i]
     pause, done, answers, reached = FIRST_PAUSE, 0, 0, False
     while pending:
-        came = set()
-        for message_id, node in pending.items():
-            for reply in grid.pull_messages([message_id]):
+        came, asked = set(), 0.0
+        ids = iter(list(pending))
+        while group := list(itertools.islice(ids, at_once)):
+            before = time.monotonic()
+            replies = list(grid.pull_messages(group))
+            asked += time.monotonic() - before
+            while replies:
+                reply = replies.pop(0)
+                message_id = reply.metadata.reply_to_message_id
+                if message_id not in group or message_id in came:
+                    continue
                 came.add(message_id)
                 done += 1
                 answers += not reply.has_error()
-                yield node, reply
+                yield pending[message_id], reply
         if came:
             pending = {i: node for i, node in pending.items() if i not in came}
             pause = FIRST_PAUSE
@@ -102,7 +114,7 @@ def exchange(
             raise RunInterruptedError("stopped by the operator")
         if not pending or time.monotonic() - start > allowed:
             break
-        time.sleep(pause)
+        time.sleep(max(pause, min(PAUSE_SHARE * asked, LONGEST_PAUSE)))
         pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE)
     if missing is not None and (late := [*pending.values(), *unsent]):
         missing(late)

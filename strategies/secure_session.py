@@ -35,6 +35,7 @@ from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
 from strategies.exchange import Patience, RunInterruptedError, exchange
 from strategies.watcher import Watcher
 
+SMALL_AT_ONCE = 16  # replies without a masked vector that may be in memory together
 FIRST_BACKOFF = 1.0  # seconds before the first retry; each further one waits twice as long
 
 
@@ -165,6 +166,7 @@ class SecureSession:
             progress=lambda done, nodes: self._watcher.waiting(step, done, total, nodes),
             missing=lambda nodes: self._missing(step, nodes),
             stop=self._stop,
+            at_once=1 if step is Exchange.WORK else SMALL_AT_ONCE,
         ):
             self._receive(step, node, reply, receive)
         self.report.seconds[step] = seconds = time.monotonic() - start

@@ -42,6 +42,7 @@ from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
 from strategies.device_statistics import ask_devices, asked_before
 from strategies.federate import NODES_TIMEOUT, Federation, Origin, federate
+from strategies.pauses import shorten_pauses
 from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
 from strategies.roster_files import RosterFiles
@@ -184,6 +185,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run` was given."""
+    shorten_pauses()
     values = dict(context.run_config)
     names = (CONFIG_FILE, OUT, ROSTER, SIMULATED, LEDGER, POPULATION, RESUME, MODEL_KEY, POLL)
     own = {key: str(values.pop(key, None) or "") for key in names}

@@ -15,12 +15,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lepton_flwr.crypto.tls import ServerCredentials
-
-if TYPE_CHECKING:
-    import httpx
+from lepton_flwr.deploy.holding import MAX_ASKING_BYTES, Receive, waiting_rooms
 
 ROUTES = frozenset(
     f"/v1/fleet/{name}"
@@ -39,13 +37,6 @@ IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
 PART_SECONDS = 1.0
 UPSTREAM_SECONDS = 120.0
-# A SuperNode that is told of no message asks again after 3 s. So one for whom there is none is
-# answered late: well before it gives up (30 s) or its signature does (300 s).
-PULL_ROUTE = "/v1/fleet/pull-messages"
-HOLD_SECONDS = 10.0
-MAX_ASKING_BYTES = 4096  # of a request that is kept and sent again: it names a node, no more
-LOOKS_PER_SECOND = 20.0  # at the SuperLink, for all that are held; each one's pause is within:
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 # Of one connection, not of the message (RFC 9110, 7.6.1), or set anew.
 _HOP = frozenset(
     {
@@ -57,7 +48,6 @@ _HOP = frozenset(
 _OWN = frozenset({b"content-encoding", b"date", b"server"})
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -79,7 +69,7 @@ class Gate:
         import httpx
 
         self._held = 0
-        self._waiting = 0
+        self._waiting = waiting_rooms()
         self._client = httpx.AsyncClient(
             base_url=f"https://127.0.0.1:{port}",
             verify=ssl.create_default_context(cafile=authority),
@@ -128,10 +118,11 @@ class Gate:
         async def ask() -> httpx.Response:
             return await self._client.post(path, content=body, headers=headers)
 
+        waiting = self._waiting.get(path) if len(body) <= MAX_ASKING_BYTES else None
         try:
             first = await ask()
-            asks = path == PULL_ROUTE and len(body) <= MAX_ASKING_BYTES
-            answer = await self._hold(first, ask, receive) if asks and _is_empty(first) else first
+            late = waiting is not None and waiting.is_nothing(first)
+            answer = await waiting.hold(first, ask, receive) if waiting and late else first
         except httpx.HTTPError:
             await _reply(send, 502)  # Flower's devices try again
             return
@@ -143,38 +134,6 @@ class Gate:
         # At 500 a SuperNode gives up, though its process stays; at 503 it tries again.
         status = 503 if answer.status_code == 500 else answer.status_code
         await _reply(send, status, answer.content, kept)
-
-    async def _hold(
-        self,
-        empty: "httpx.Response",
-        ask: "Callable[[], Awaitable[httpx.Response]]",
-        receive: Receive,
-    ) -> "httpx.Response | None":
-        """Ask until there is a message, or long enough; None if the device is gone.
-
-        A message that is fetched for a device that is gone is lost to it. A SuperNode that is told
-        401 ends. While it is held its signature can become too old: then it gets the `empty` answer
-        of before, and asks with another one.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + HOLD_SECONDS
-        gone = asyncio.ensure_future(receive())  # the body is read: all that can come is the end
-        self._waiting += 1
-        try:
-            while True:
-                pause = self._waiting / LOOKS_PER_SECOND
-                pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
-                await asyncio.wait({gone}, timeout=pause)
-                if gone.done():
-                    return None
-                answer = await ask()
-                if answer.status_code == 401:
-                    return empty
-                if loop.time() > until or not _is_empty(answer):
-                    return answer
-        finally:
-            self._waiting -= 1
-            gone.cancel()
 
     @contextmanager
     def _holding(self) -> Iterator[Callable[[int], None]]:
@@ -200,11 +159,6 @@ class Gate:
             await send({"type": f"{event['type']}.complete"})
             if event["type"] == "lifespan.shutdown":
                 return
-
-
-def _is_empty(answer: "httpx.Response") -> bool:
-    """Whether it says that there is no message: a protobuf of no field."""
-    return answer.status_code == 200 and not answer.content
 
 
 class _FullError(Exception):

@@ -1,6 +1,7 @@
 """A federation's server, supervised: a SuperLink on loopback and the gate before it."""
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -18,7 +19,7 @@ from lepton_flwr.deploy.settings import ServerSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
 from lepton_flwr.deploy.supervisor import Keeper, keep, only_one
 from lepton_flwr.errors import FederationError, LeptonError
-from simulations.loopback import environment, free_port
+from simulations.loopback import POLL_VARIABLE, environment, free_port
 from simulations.processes import Processes, termination_as_exit
 
 CONNECTION = "lepton"
@@ -27,6 +28,7 @@ LOGS, FLOWER_HOME = "logs", "flower"
 # Flower's exit codes for bad arguments, a database of another version, and bad certificates.
 FATAL = frozenset({104, 105, 600, 602, 604, 605} | {2})
 _LOOK_SECONDS, _CERTIFICATE_SECONDS = 2.0, 30.0
+_POLL_SECONDS = "0.5"
 _HOST = "127.0.0.1"
 
 
@@ -161,7 +163,9 @@ class _SuperLink:
             "--port", str(self._port),
             "--disable-runtime-dependency-installation",
         ]  # fmt: skip
-        return command, flower_variables(self._folder)
+        # How often it asks itself for a run to start, of which there are few.
+        poll = {POLL_VARIABLE: os.environ.get(POLL_VARIABLE, _POLL_SECONDS)}
+        return command, {**flower_variables(self._folder), **poll}
 
     def look(self, _: str, up: bool) -> bool:
         authority = ServerCredentials.within(self._folder).authority

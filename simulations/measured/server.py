@@ -16,6 +16,7 @@ from lepton_flwr.crypto.identity import Roster
 from lepton_flwr.secagg.encoding import Decoded
 from lepton_flwr.secagg.roles import Members
 from lepton_flwr.secagg.wire import UPDATE
+from strategies.pauses import shorten_pauses
 from strategies.secure_aggregation import SecureAggregation
 from strategies.secure_grid import SecureGrid, SecureSettings
 from strategies.secure_session import SessionReport
@@ -88,6 +89,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run's configuration says, and leave its files in the folder `out`."""
+    shorten_pauses()
     config, clock = context.run_config, Clock()
     roster = Roster.of_authority(Path(str(config["roster"])).read_bytes())
     number, rounds, size = (int(config[key]) for key in ("clients", "rounds", "size"))

@@ -22,8 +22,9 @@ class Clock:
 class TimedGrid:
     """Node n answers at `times[n]`, or never."""
 
-    def __init__(self, clock, times, errors=()):
-        self.clock, self.times, self.errors = clock, times, errors
+    def __init__(self, clock, times, errors=(), takes=0.0):
+        self.clock, self.times, self.errors, self.takes = clock, times, errors, takes
+        self.asked = []
 
     def push_messages(self, messages):
         return [
@@ -33,8 +34,14 @@ class TimedGrid:
 
     def pull_messages(self, ids):
         nodes = [int(i) for i in ids]
+        self.asked.append(len(nodes))
+        self.clock.now += self.takes
         return [
-            SimpleNamespace(node=n, has_error=lambda n=n: n in self.errors)
+            SimpleNamespace(
+                node=n,
+                has_error=lambda n=n: n in self.errors,
+                metadata=SimpleNamespace(reply_to_message_id=str(n)),
+            )
             for n in nodes
             if self.times[n] <= self.clock.now
         ]
@@ -45,13 +52,13 @@ def wait(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
 
-    def run(times, patience, errors=(), **more):
+    def run(times, patience, errors=(), *, grid=TimedGrid, takes=0.0, **more):
         messages = [
             SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node))
             for node in range(len(times))
         ]
         late = []
-        grid = TimedGrid(clock, times, errors)
+        run.grid = grid = grid(clock, times, errors, takes)
         came = [
             (node, reply.node)
             for node, reply in exchange(
@@ -112,3 +119,31 @@ def test_an_operator_ends_the_exchange(wait):
     stop.set()
     with pytest.raises(RunInterruptedError):
         wait([1000], Patience(60), stop=stop)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+def test_no_more_replies_are_held_than_may_be_and_all_come(wait, at_once):
+    times = [0.5, 0.1, 0.3, 0.1, 0.5, 0.5, 0.0]
+    came, late, _ = wait(times, Patience(9), at_once=at_once)
+    assert (sorted(came), late) == (list(range(7)), [])
+    assert max(wait.grid.asked) == min(at_once, 7)
+
+
+def test_a_reply_to_something_else_or_a_second_one_is_left(wait):
+    class Confused(TimedGrid):
+        def pull_messages(self, ids):
+            found = super().pull_messages(ids)
+            other = SimpleNamespace(
+                node=9, has_error=lambda: False, metadata=SimpleNamespace(reply_to_message_id="9")
+            )
+            return [*found, *found, other]
+
+    assert wait([0.5, 0.1], Patience(9), grid=Confused, at_once=2)[:2] == ([1, 0], [])
+
+
+def test_a_server_that_is_slow_to_answer_is_asked_less_often(wait):
+    # Of ten seconds, no more than a third; a pause is never so long that replies would wait.
+    wait([1000], Patience(10), takes=0.2)
+    assert sum(wait.grid.asked) * 0.2 < 10 / 3 + 1
+    wait([1000], Patience(100), takes=5.0)
+    assert sum(wait.grid.asked) * 5.5 > 90
