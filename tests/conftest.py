@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The same examples every time, however slow the machine is: a test does not fail by chance.
-settings.register_profile(
-    "lepton", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("lepton")
+# No run fails by chance, or because the machine is busy: the same examples every time, and no
+# clock. `pytest --hypothesis-profile explore` draws others, and more of them.
+_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("gate", derandomize=True, **_UNTIMED)
+settings.register_profile("explore", max_examples=1000, **_UNTIMED)
+settings.load_profile("gate")
 
 
 def pytest_collection_modifyitems(config, items):
