@@ -89,7 +89,7 @@ def test_stopping_in_round_3_keeps_the_rounds_before(folder, number):
         assert line, seen
         seen += line
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     last = err.strip().splitlines()[-1]
     assert last.startswith("interrupted; the finished rounds are in ")
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_within_its_budget(folder):
         seen += line
     for pid in strays(folder):  # kill -9 of everything at once: no clean-up runs
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     (run,) = (folder / "runs").iterdir()
     assert not (run / "summary.json").exists()
     process = start(folder, "--resume", run)
