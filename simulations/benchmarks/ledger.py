@@ -156,19 +156,20 @@ def _check(path: Path, text: str, before: set[int]) -> set[int]:
 
 def random_kills(folder: Path, kills: int) -> int:
     """Kill as often at random times; return how many releases were reserved."""
-    reserved, window = 0, 0.0
+    reserved = 0
+    (folder / "unharmed").mkdir()
+    start = time.monotonic()
+    _killed_once(folder / "unharmed" / "ledger.db")
+    # Of a process that makes two releases.
+    window = min(2 * (time.monotonic() - start), 0.1)
     path, before = folder, set[int]()
     for kill in range(kills):
         if kill % _NEW_FOLDER_EVERY == 0:  # the ledger's making is killed too
+            if kill and len(before) < _NEW_FOLDER_EVERY:
+                window *= 2  # the machine is slower now
             reserved += len(before)
             path, before = folder / f"kill-{kill}" / "ledger.db", set()
             path.parent.mkdir()
-            # Of a process that makes two releases, on the machine as it is now.
-            unharmed = folder / f"unharmed-{kill}"
-            unharmed.mkdir()
-            start = time.monotonic()
-            _killed_once(unharmed / "ledger.db")
-            window = min(2 * (time.monotonic() - start), 1.0)
         # SystemRandom: a forked process shares no state with it.
         after = random.SystemRandom().uniform(0.0, window)
         before = _check(path, _killed_once(path, after=after), before)
