@@ -1,11 +1,14 @@
 """A device's SuperNode, supervised: `lepton device run`."""
 
+import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lepton_flwr._files import output_errors
 from lepton_flwr.crypto import tls
 from lepton_flwr.crypto.address import Address
 from lepton_flwr.crypto.files import read_private
@@ -31,6 +34,7 @@ from simulations.processes import Processes, termination_as_exit
 
 SUPERNODE = "supernode"
 LOGS, FLOWER_HOME, TRUSTED_FILE = "logs", "flower", "trusted.yaml"
+_APPS = "apps"  # of Flower's own folder: where it unpacks runs' bundles
 PROBE_SECONDS = 60.0
 # Flower's exit codes for a bad key, bad arguments and bad certificates.
 FATAL = frozenset({302, 303, 304, 600, 602, 603, 604} | {2})
@@ -143,6 +147,10 @@ class _SuperNode:
         if (folder / TRUSTED_FILE).exists():
             command += ["--trusted-entities", str(folder / TRUSTED_FILE)]
         variables = {"FLWR_HOME": str(folder / FLOWER_HOME)}
+        # Flower takes what stands there for whole, also if a loss of power has cut its unpacking.
+        unpacked = folder / FLOWER_HOME / _APPS
+        with output_errors(unpacked), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(unpacked)
         if self._programs is not None:
             variables["PATH"] = os.pathsep.join([str(self._programs), environment()["PATH"]])
         return command, variables

@@ -163,7 +163,8 @@ def test_held_out_and_training_rows_are_disjoint_and_complete(num_rows, fraction
     assert len(test) >= 1
 
 
-@given(st.integers(60, 120), st.floats(0.3, 0.7), seeds, st.data())
+# All of 40 rows on one side, where one of them would move: 0.55 ** 40.
+@given(st.integers(60, 120), st.floats(0.45, 0.55), seeds, st.data())
 def test_a_row_stays_on_its_side_whatever_other_rows_there_are(num_rows, fraction, seed, data):
     rows = names(num_rows)
     sides = {}

@@ -66,6 +66,16 @@ def test_the_command_names_the_folder_its_key_and_whose_apps_may_run(node):
     assert command[-2:] == ["--trusted-entities", str(folder / "trusted.yaml")]
 
 
+def test_what_an_earlier_start_unpacked_perhaps_halfway_is_unpacked_again(node):
+    node, _, folder = node
+    half = folder / "flower" / "apps" / "lepton-flwr.lepton-flwr.1.0.0.01234567"
+    half.mkdir(parents=True)
+    (folder / "flower" / "config.toml").write_text("")
+    node.prepare()
+    assert [path.name for path in (folder / "flower").iterdir()] == ["config.toml"]
+    node.prepare()
+
+
 def test_a_node_is_not_started_without_rows_a_server_or_a_valid_certificate(node):
     node, server, folder = node
     server["answers"] = False

@@ -1,4 +1,6 @@
 import contextlib
+import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -371,6 +373,97 @@ def test_what_is_forked_is_flowers_own_program(folder):
         done = request(folder / "warm", "--help")
     assert done.returncode == 0
     assert "Run a Flower ClientApp" in done.stdout
+
+
+@pytest.mark.skipif(not MADE_FOR, reason="made for another version of Flower")
+class TestHurry:
+    @pytest.fixture
+    def flower(self, monkeypatch, folder):
+        """Flower's client program and the module that fetches parts, both to be changed."""
+        program = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+        parts = importlib.import_module("flwr.supercore.inflatable.inflatable_utils")
+        monkeypatch.setenv("FLWR_HOME", str(folder))
+        monkeypatch.setattr(program, "install_from_fab", program.install_from_fab)
+        defaults = dict(parts.pull_objects.__kwdefaults__)
+        monkeypatch.setattr(parts.pull_objects, "__kwdefaults__", defaults)
+        return program, parts
+
+    def test_a_bundle_is_unpacked_once_and_another_one_too(self, flower, monkeypatch, folder):
+        program, _ = flower
+        unpacked = []
+
+        def unpack(bundle, *, skip_prompt):
+            assert skip_prompt
+            unpacked.append(bundle)
+            name = hashlib.sha256(bundle).hexdigest()[:8]
+            (folder / "apps" / f"a.b.1.{name}").mkdir(parents=True)
+            return folder / "apps" / f"a.b.1.{name}"
+
+        monkeypatch.setattr(program, "install_from_fab", unpack)
+        forkserver._hurry()
+        paths = [program.install_from_fab(bundle, skip_prompt=True) for bundle in (b"1", b"2") * 2]
+        assert unpacked == [b"1", b"2"]
+        assert paths[:2] == paths[2:]
+        assert paths[0] != paths[1]
+
+    @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+    def test_what_is_skipped_is_what_flower_itself_would_take(self, flower, folder):
+        program, _ = flower
+        real = program.install_from_fab
+        fab = build_bundle(folder)
+        path = real(fab, skip_prompt=True)
+        forkserver._hurry()
+        (path / "pyproject.toml").write_text("# as it was found")
+        assert program.install_from_fab(fab, skip_prompt=True) == path
+        assert real(fab, skip_prompt=True) == path
+        assert (path / "pyproject.toml").read_text() == "# as it was found"
+
+    def test_a_part_that_is_fetched_still_is_waited_for_as_long_as_flower_would(self, flower):
+        _, parts = flower
+        longest = parts.pull_objects.__kwdefaults__["max_time"]
+        forkserver._hurry()
+        assert parts.pull_objects.__kwdefaults__["max_time"] == longest
+        tries = []
+
+        def pull(name):
+            tries.append(name)
+            if len(tries) < 4:
+                raise parts.ObjectUnavailableError(name)
+            return b"part"
+
+        assert parts.pull_objects(["a"], pull) == {"a": b"part"}
+        assert len(tries) == 4
+
+
+def build_bundle(folder):
+    """The bytes of a small app's bundle, as `flwr build` makes them."""
+    from flwr.cli.build import build_fab_from_disk
+
+    app = folder / "an-app"
+    app.mkdir()
+    (app / "client.py").write_text("app = None\n")
+    (app / "README.md").write_text("# An app\n")
+    (app / "LICENSE").write_text("MIT\n")
+    (app / "pyproject.toml").write_text(PROJECT)
+    return build_fab_from_disk(app)
+
+
+PROJECT = """
+[project]
+name = "an-app"
+version = "1.0.0"
+description = "An app"
+license = "Apache-2.0"
+dependencies = ["flwr>=1.41"]
+
+[tool.flwr.app]
+publisher = "somebody"
+fab-format-version = 0
+
+[tool.flwr.app.components]
+serverapp = "client:app"
+clientapp = "client:app"
+"""
 
 
 @pytest.mark.slow

@@ -123,10 +123,14 @@ def test_gaps_on_both_sides_of_the_ring_ask_for_more_neighbours():
 
 
 def test_the_largest_session_is_planned_in_half_a_second():
-    ring_parameters.cache_clear()
-    start = time.process_time()
-    ring_parameters(10_000)
-    assert time.process_time() - start < 0.5  # about 0.02 s: generous for a busy machine
+    def seconds():
+        ring_parameters.cache_clear()
+        start = time.process_time()
+        ring_parameters(10_000)
+        return time.process_time() - start
+
+    # About 0.02 s: generous for a busy machine, one of whose collections of garbage may come in.
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(

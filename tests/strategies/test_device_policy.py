@@ -12,7 +12,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-import lepton_flwr.device as device_module
+import lepton_flwr.device.device as device_module
 from lepton_flwr import code
 from lepton_flwr.crypto.authority import Authority
 from lepton_flwr.crypto.identity import Roster

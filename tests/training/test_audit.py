@@ -213,7 +213,8 @@ def test_many_trainings_show_no_more_than_they_claim_and_half_the_noise_is_caugh
     report = one_canary(trials, good, q, noise_multiplier)
     assert not report.refuted, report.sentence()
     assert report.epsilon > 0
-    assert one_canary(trials, half, q, noise_multiplier).refuted
+    # With 800 trials a miss in 100,000 runs, with 1,200 in 1e11.
+    assert one_canary(max(trials, 1200), half, q, noise_multiplier).refuted
 
 
 def test_the_models_weights_are_restored():

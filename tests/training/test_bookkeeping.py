@@ -22,6 +22,8 @@ def _first_way(monkeypatch):
         "lepton_flwr.training.bookkeeping.fastest", lambda key, ways, *like: next(iter(ways))
     )
     keras.utils.set_random_seed(5)
+    # The same rows for a test, whichever others ran before it.
+    rng.bit_generator.state = np.random.default_rng(8).bit_generator.state
 
 
 def normal(*shape):
@@ -286,19 +288,22 @@ def test_layers_within_a_row_are_not_refused():
 
 def test_rounding_never_hides_a_norm():
     """Positions cancel: the products of inputs and gradients tell nothing of the small rest."""
-    positions, width = 64, 50
-    a = rng.normal(size=(1, positions // 2, width))
-    g = rng.normal(size=(1, positions // 2, width))
+    rows, positions, width = 40, 64, 50
+    a = rng.normal(size=(rows, positions // 2, width))
+    g = rng.normal(size=(rows, positions // 2, width))
     tiny = 1e-4 * rng.normal(size=a.shape)
     a = np.concatenate([a, a + tiny], axis=1).astype(np.float32)
     g = np.concatenate([g, -g], axis=1).astype(np.float32) * np.float32(1e4)
-    true = np.linalg.norm(a[0].astype(np.float64).T @ g[0].astype(np.float64))
+    formed = a.astype(np.float64).transpose(0, 2, 1) @ g.astype(np.float64)
+    true = np.linalg.norm(formed, axis=(1, 2))
     part = Outer(tf.constant(a), tf.constant(g), (width, width), ghost=True)
-    norm = float(tf.sqrt(part.squared_norms())[0])
-    naive = np.sum((a[0] @ a[0].T) * (g[0] @ g[0].T))
-    assert abs(np.sqrt(max(naive, 0.0)) / true - 1) > 0.05  # what would be without the slack
-    assert norm >= true
-    weight = tf.constant([1.0 / norm], tf.float64)
+    norms = np.sqrt(part.squared_norms().numpy())
+    naive = np.sum((a @ a.transpose(0, 2, 1)) * (g @ g.transpose(0, 2, 1)), axis=(1, 2))
+    # What would be without the slack: too little as often as too much, so that of 40 one is low.
+    lowest = int(np.argmin(naive / true**2))
+    assert naive[lowest] < 0.9 * true[lowest] ** 2
+    assert (norms >= true).all()
+    weight = tf.one_hot(lowest, rows, 1.0 / norms[lowest], 0.0, dtype=tf.float64)
     given = part.weighted_sum(weight).numpy().astype(np.float64)
     assert np.linalg.norm(given) <= 1.0 + 1e-3
 

@@ -1,7 +1,7 @@
 """What steps add to the weights: its distribution, and that no two draws depend on each other.
 
 Rows of NaN contribute zero, so with SGD a step moves the weights by noise alone. Every test has a
-false-alarm rate of 1e-6, shared by all that it compares.
+false-alarm rate of 1e-9, shared by all that it compares.
 """
 
 from statistics import NormalDist
@@ -14,7 +14,7 @@ from scipy import stats
 from lepton_flwr.privacy.noise import GaussianNoise
 from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 
-ALARM = 1e-6
+ALARM = 1e-9
 STEPS = 4
 CLIP, MULTIPLIER, ROWS = 0.7, 1.3, 3
 WIDTHS = (96, 64, 3)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.errors import ConfigError
+from lepton_flwr.privacy.noise import GaussianNoise
 from lepton_flwr.training import tensorflow_privacy
 from lepton_flwr.training.engine import get_engine
 from lepton_flwr.training.models import ModelSpec, build, compile_model
@@ -280,6 +282,12 @@ def test_a_model_trains_with_the_reference_engine():
     model = compile_model(build(ModelSpec("mlp", (6,), 2, (8,)), 1), "sgd", 1.0)
     x = np.random.default_rng(5).normal(size=(600, 6)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int64)
-    trainer = PrivateTrainer(model, RecordPrivacy(1.0, 1.0, 0.2), engine="tensorflow-privacy")
+    trainer = PrivateTrainer(
+        model,
+        RecordPrivacy(1.0, 1.0, 0.2),
+        engine="tensorflow-privacy",
+        noise=GaussianNoise(CipherStream(bytes(32))),
+        sampling=CipherStream(bytes([9] * 32)),
+    )
     trainer.fit(x, y, steps=60)
     assert 0.8 < np.mean((np.asarray(model(x))[:, 0] > 0) == y) <= 1.0

@@ -1,9 +1,12 @@
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lepton_flwr.crypto.stream import CipherStream
-from lepton_flwr.data.preprocessing import TableSchema
+from lepton_flwr.data.preprocessing import Preprocessor, TableSchema, fit
+from lepton_flwr.data.preprocessing.in_process import InProcess
 from lepton_flwr.privacy.noise import GaussianNoise
 
 
@@ -42,11 +45,38 @@ def split():
     return divide
 
 
-@pytest.fixture
-def keyed_noise(monkeypatch):
-    """The same noise in every run of a test, for what a draw in a hundred would change."""
+@contextlib.contextmanager
+def same_noise():
     keys = iter(range(10**6))
-    monkeypatch.setattr(
-        "lepton_flwr.data.preprocessing.questions.GaussianNoise",
-        lambda: GaussianNoise(CipherStream(next(keys).to_bytes(32, "big"))),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "lepton_flwr.data.preprocessing.questions.GaussianNoise",
+            lambda: GaussianNoise(CipherStream(next(keys).to_bytes(32, "big"))),
+        )
+        yield
+
+
+@pytest.fixture
+def keyed_noise():
+    """The same noise in every run of a test, for what a draw in a hundred would change."""
+    with same_noise():
+        yield
+
+
+@pytest.fixture(scope="session")
+def keyed_fit(split):
+    """Fits a table of three participants with the same noise and salt in every run."""
+
+    def made(table: pd.DataFrame, noise_multiplier: float, most_rows: int) -> Preprocessor:
+        schema = TableSchema.infer(table)
+        asked = InProcess(split(table, 3, schema))
+        with same_noise():
+            return fit(
+                asked,
+                schema,
+                noise_multiplier=noise_multiplier,
+                most_rows=most_rows,
+                salt=bytes(16),
+            )
+
+    return made

@@ -14,9 +14,8 @@ CELL = "cell-value"
 
 
 @pytest.fixture(params=[0.0, 0.3], ids=["exact", "private"], scope="module")
-def fitted(request, table, split):
-    schema = TableSchema.infer(table)
-    return fit_tables(split(table, 3, schema), schema, noise_multiplier=request.param)
+def fitted(request, table, keyed_fit):
+    return keyed_fit(table, request.param, most_rows=256)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +40,8 @@ def test_every_feature_is_finite_and_a_row_s_features_are_its_own(fitted, table)
     np.testing.assert_array_equal(fitted.transform(table.iloc[some]), x[some])
 
 
-def test_private_features_stay_within_the_released_bounds(table, split):
-    schema = TableSchema.infer(table)
-    made = fit_tables(split(table, 3, schema), schema, noise_multiplier=0.3)
+def test_private_features_stay_within_the_released_bounds(table, keyed_fit):
+    made = keyed_fit(table, 0.3, most_rows=256)
     wild = table.iloc[:2].assign(age=[1e15, -1e15], income=[1e18, -1e18])
     x, (age, income) = made.transform(wild), made.columns[:2]
     for at, column in ((0, age), (made.feature_names.index("income"), income)):

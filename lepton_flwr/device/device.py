@@ -14,27 +14,22 @@ lists that it has seen.
 
 import hashlib
 import os
-import re
-import stat
-import tempfile
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lepton_flwr import _validate as check
 from lepton_flwr.code import SIGNATURE_FILE, code_digest, is_signed
 from lepton_flwr.crypto.identity import ROSTER_FILE, Identity, Roster
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.crypto.revocation import LIST_FILE, remember
 from lepton_flwr.crypto.revocation_rules import RevocationRules
 from lepton_flwr.data.wire import SCHEMA_FILE
-from lepton_flwr.errors import ConfigError, DataError, PolicyError
+from lepton_flwr.device.folders import check_trusted, find
+from lepton_flwr.device.policy import POLICY_FILE, Policy
+from lepton_flwr.errors import DataError, PolicyError
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Ledger
-from lepton_flwr.privacy.policy import PrivacyPolicy
-from lepton_flwr.secagg.floors import ClientFloors
 
 if TYPE_CHECKING:
     from lepton_flwr.data.federated import ClientData
@@ -42,9 +37,6 @@ if TYPE_CHECKING:
     from lepton_flwr.data.table_spec import TableSpec
     from lepton_flwr.data.tables import ClientTables
 
-FOLDER_KEY = "lepton-device"
-PARTITION_KEY = "partition-id"
-POLICY_FILE = "policy.toml"
 DATA_FILE = "data.npz"
 SEALED_FILE = "data.npz.lepton"
 TABLE_FILE = "data.csv"
@@ -52,104 +44,6 @@ SEALED_TABLE_FILE = "data.csv.lepton"
 DATA_KEY_FILE = "data.key"
 RECORDS_FILE = "records.sha256"
 WHOLE = "device"  # the unit "client" is a device with all its data, now and later
-ACTIONS = ("train", "evaluate", "query.statistics")
-# Beyond those, what a policy may allow by name.
-OTHER_ACTIONS = ("evaluate.vote",)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a device lets a server ask.
-
-    Attributes:
-        min_survivors: fewest clients that the device's update may be summed with, itself
-            included.
-        min_record_noise_multiplier: smallest noise multiplier of record-level privacy that it
-            trains with; 0 allows training without.
-        actions: what it may be asked; each a type of Flower messages.
-        secure_aggregation: true, for this app answers in no other way.
-        apps: hexadecimal digests of the code that may run (`lepton app digest`); empty allows any.
-        app_signers: hexadecimal Ed25519 keys whose signature, in `app.sig`, allows code as well.
-        privacy: what its data may be spent on; see `PrivacyPolicy`.
-        secagg: what it asks of a secure sum beside the survivors; see `ClientFloors`.
-        revocation: when it goes on without a recent revocation list; see `RevocationRules`.
-    """
-
-    min_survivors: int
-    min_record_noise_multiplier: float = 0.0
-    actions: Sequence[str] = ACTIONS
-    secure_aggregation: bool = True
-    apps: Sequence[str] = ()
-    app_signers: Sequence[str] = ()
-    privacy: Mapping[str, Any] = field(default_factory=dict)
-    secagg: Mapping[str, Any] = field(default_factory=dict)
-    revocation: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check.integer("min_survivors", self.min_survivors, at_least=2)
-        check.finite("min_record_noise_multiplier", self.min_record_noise_multiplier, at_least=0)
-        known = (*ACTIONS, *OTHER_ACTIONS)
-        if not isinstance(self.actions, Sequence) or not set(self.actions) <= set(known):
-            raise ConfigError(f"actions={self.actions!r}: expected a list out of {list(known)}")
-        object.__setattr__(self, "actions", tuple(self.actions))  # equal, however it was written
-        if self.secure_aggregation is not True:
-            raise ConfigError(
-                f"secure_aggregation={self.secure_aggregation!r}: expected true, for this app "
-                "answers in no other way"
-            )
-        for name in ("apps", "app_signers"):
-            for value in _texts(name, getattr(self, name)):
-                if not re.fullmatch("[0-9a-f]{64}", value):
-                    raise ConfigError(f"{name}: {value!r}: expected 64 hexadecimal digits")
-        _ = (
-            self.spending,
-            self.floors,
-            self.revocation_rules,
-        )  # refused here, not in the middle of a run
-
-    @property
-    def spending(self) -> PrivacyPolicy:
-        """What its data may be spent on."""
-        return PrivacyPolicy.from_table(self.privacy)
-
-    @property
-    def floors(self) -> ClientFloors:
-        """What it asks of a secure sum."""
-        return ClientFloors.from_table(self.secagg, self.min_survivors)
-
-    @property
-    def revocation_rules(self) -> RevocationRules:
-        """When it goes on without a recent revocation list."""
-        return RevocationRules.from_table(self.revocation)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a policy from TOML.
-
-        Raises:
-            PolicyError: the file cannot be read, is not TOML, lacks `min_survivors`, has an
-                unknown key, or a value is out of its range.
-        """
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls(**table)
-        except OSError as error:
-            raise PolicyError(f"{path.name}: {error.strerror}: a device needs a policy") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{path.name}: not TOML: {error}") from None
-        except ConfigError as error:
-            raise PolicyError(f"{path.name}: {error}") from None
-        except TypeError:
-            raise PolicyError(
-                f"{path.name}: keys {', '.join(sorted(table)) or '(none)'}: expected "
-                f"min_survivors and, if wanted, {', '.join(list(cls.__dataclass_fields__)[1:])}"
-            ) from None
-
-
-def _texts(name: str, values: object) -> Sequence[str]:
-    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-        raise ConfigError(f"{name}={values!r}: expected a list of texts")
-    return values
 
 
 @dataclass(frozen=True)
@@ -384,43 +278,6 @@ class Device:
         return sealed if os.path.lexists(sealed) else self.folder / TABLE_FILE
 
 
-def find(node_config: Mapping[str, Any], run_id: int) -> Path:
-    """The folder of a Flower node.
-
-    A real device names it in its node configuration (`lepton-device`, an absolute path). Without
-    that, only a simulated device has one: below `simulated_root`, by its `partition-id`.
-
-    Raises:
-        PolicyError: there is none, or a simulated one that others can open.
-    """
-    if FOLDER_KEY in node_config:
-        folder = Path(str(node_config[FOLDER_KEY]))
-        if not folder.is_absolute():
-            raise PolicyError(f"{FOLDER_KEY}={str(folder)!r}: expected an absolute path")
-        return folder
-    partition = node_config.get(PARTITION_KEY)
-    root = simulated_root(run_id)
-    if type(partition) is not int or not partition >= 0 or not os.path.lexists(root):
-        raise PolicyError(
-            f"this node has no device folder: start it with --node-config "
-            f"'{FOLDER_KEY}=\"/absolute/path\"'"
-        )
-    folder = node_folder(root, partition)
-    for path in (root.parent, root, folder):
-        check_private(path)
-    return folder
-
-
-def simulated_root(run_id: int) -> Path:
-    """Where the simulated devices of a run are: below a folder that only this user can open."""
-    return Path(tempfile.gettempdir()) / f"lepton-{os.getuid()}" / f"run-{run_id}"
-
-
-def node_folder(root: Path, number: int) -> Path:
-    """The folder of one of `root`'s devices."""
-    return root / f"node-{number:04d}"
-
-
 def _roster(folder: Path, rules: RevocationRules) -> Roster:
     authorities, path = (folder / ROSTER_FILE).read_bytes(), folder / LIST_FILE
     if not rules.required and not path.exists():
@@ -429,37 +286,3 @@ def _roster(folder: Path, rules: RevocationRules) -> Roster:
     roster = Roster.of_authority(authorities, path.read_bytes(), allow_expired=rules.allow_expired)
     remember(folder, roster.lists)
     return roster
-
-
-def check_private(path: Path) -> None:
-    """Refuse what is not a folder of this user's that nobody else can open."""
-    status = _status(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or mode & 0o077:
-        raise PolicyError(
-            f"{path.name}: mode {mode:04o}, owner {status.st_uid}: expected a folder of user "
-            f"{os.getuid()} with mode 0700"
-        )
-
-
-def check_trusted(path: Path) -> None:
-    """Refuse what another user (but root) could replace or change."""
-    status = _status(path)
-    mode = stat.S_IMODE(status.st_mode)
-    sticky = stat.S_ISDIR(status.st_mode) and mode & stat.S_ISVTX
-    if (
-        stat.S_ISLNK(status.st_mode)
-        or status.st_uid not in (os.getuid(), 0)
-        or (mode & 0o022 and not sticky)
-    ):
-        raise PolicyError(
-            f"{path.name}: mode {mode:04o}, owner {status.st_uid}: expected one that only user "
-            f"{os.getuid()} or root can change; chmod go-w it"
-        )
-
-
-def _status(path: Path) -> os.stat_result:
-    try:
-        return path.lstat()
-    except OSError as error:
-        raise PolicyError(f"{path.name}: {error.strerror}: a device needs it") from None
