@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ START_SECONDS = 120.0
 POLL_VARIABLE, POLL_SECONDS = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1"
 _POLL_SECONDS = 0.1
 _NODE_READY = "SuperNode ID:"
+_given: deque[int] = deque(maxlen=1000)  # ports
 
 NodeConfig = Mapping[str, str | int]
 
@@ -209,10 +211,17 @@ def environment(debug: bool = False) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on at this moment, and none that was given lately.
+
+    Whoever got one before may not listen on it yet.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 def _node_config(values: NodeConfig) -> str:

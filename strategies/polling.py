@@ -114,7 +114,7 @@ def _ask(
             dataset=ledger.dataset(asker.population),
             limits=request.limits,
             delta=request.delta,
-            name=f"poll {folder.path.name} {secrets.token_hex(4)}",
+            name=f"poll {folder.path.name} {secrets.token_hex(8)}",
         )
         count = len(queries)
         folder.answer(

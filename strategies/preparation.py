@@ -126,7 +126,7 @@ def prepare_again(config: RunConfig, folder: Path, key: GetKey | None = None) ->
 
 def run_name(config: RunConfig, folder: Path) -> str:
     """A name in the ledgers that no other run has, also of another folder of the same name."""
-    return f"{config.scenario} {folder.name} {secrets.token_hex(4)}"
+    return f"{config.scenario} {folder.name} {secrets.token_hex(8)}"
 
 
 def ask_statistics(

@@ -165,17 +165,24 @@ def test_no_more_is_held_than_the_bound_and_what_was_held_is_let_go(door, monkey
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_an_address_has_so_many_connections_and_none_that_asks_nothing(monkeypatch, http):
     monkeypatch.setattr(module, "MAX_CONNECTIONS_OF_ONE", 2)
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
     implementation = importlib.import_module(f"uvicorn.protocols.http.{http}_impl")
     names = {"httptools": "HttpToolsProtocol", "h11": "H11Protocol"}
     protocol = module.bounded(getattr(implementation, names[http]))
-
-    async def app(scope, receive, send):
-        await asyncio.sleep(0.9)  # longer than an idle connection may last
-        await module._reply(send, 200)
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
     async def main():
-        config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="critical")
+        asked, may_answer = [], asyncio.Event()
+
+        async def app(scope, receive, send):
+            asked.append(scope)
+            await may_answer.wait()
+            await module._reply(send, 200)
+
+        config = uvicorn.Config(
+            app, http=protocol, ws="none", lifespan="off", log_level="critical",
+            timeout_keep_alive=1000,
+        )  # fmt: skip
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()
@@ -185,26 +192,30 @@ def test_an_address_has_so_many_connections_and_none_that_asks_nothing(monkeypat
         port = server.sockets[0].getsockname()[1]
 
         async def client(text):
+            """What comes until the connection is closed."""
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(text)
             try:
-                return await asyncio.wait_for(reader.read(), 5)
+                return await asyncio.wait_for(reader.read(), 120)
             except ConnectionResetError:
                 return b""
             finally:
                 writer.close()
 
-        begun = loop.time()
-        half = asyncio.create_task(client(b"GET / HTTP/1.1\r\nHost: a\r\n"))
-        busy = asyncio.create_task(client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
-        await asyncio.sleep(0.1)
-        assert await client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b""  # one too many
-        assert loop.time() - begun < 0.35
-        assert await half == b""
-        assert loop.time() - begun < 0.8
-        assert (await busy).startswith(b"HTTP/1.1 200")  # and closed once it was idle
-        assert loop.time() - begun < 3
-        assert (await client(b"")) == b""  # their places are free again
+        busy = [asyncio.create_task(client(request)) for _ in range(2)]
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+        assert await client(request) == b""  # one too many
+        await asyncio.sleep(0.7)  # longer than an idle connection may last
+        assert not any(task.done() for task in busy)
+        may_answer.set()
+        for task in busy:
+            assert (await task).startswith(b"HTTP/1.1 200")  # and closed once it was idle
+        assert len(asked) == 2
+        assert (await client(request)).startswith(b"HTTP/1.1 200")  # their places are free again
+        for idle in (b"", request[:-2]):
+            assert await client(idle) == b""
+        assert len(asked) == 3
         server.close()
 
     asyncio.run(main())

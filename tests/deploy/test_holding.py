@@ -125,10 +125,17 @@ def test_those_that_are_held_share_the_looks_at_the_superlink(monkeypatch):
     assert pauses == [0.1, 0.1, 1.0, 3.0]
 
 
-def run_devices(count, found, leave=()):
-    """Devices that look again after 3 s, and a last one that looks after 0.1 s.
+@pytest.fixture
+def patient(monkeypatch):
+    """Nobody looks again before being woken, unless for a reason, however slow the machine is."""
+    monkeypatch.setattr(holding, "LONGEST_PAUSE", 1000.0)
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 1000.0)
 
-    Returns, in the order of their ends within 1.5 s, whether each has an answer.
+
+def run_devices(count, found, leave=(), seconds=120.0):
+    """Patient devices, and a last one that looks after 0.1 s.
+
+    Returns, in the order of their ends within so many seconds, whether each has an answer.
     """
     ended = {}
 
@@ -137,7 +144,7 @@ def run_devices(count, found, leave=()):
             return MESSAGE if found(number) else NOTHING
 
         async def receive():
-            await asyncio.sleep(0.01 if number in leave else 60)
+            await asyncio.sleep(0.01 if number in leave else 1000)
 
         ended[number] = await waiting.hold(NOTHING, ask, receive) is not None
 
@@ -147,7 +154,7 @@ def run_devices(count, found, leave=()):
         await asyncio.sleep(0)
         waiting.looks_per_second = 1e9
         tasks.append(asyncio.create_task(device(waiting, count)))
-        await asyncio.wait(tasks, timeout=1.5)
+        await asyncio.wait(tasks, timeout=seconds)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -156,16 +163,19 @@ def run_devices(count, found, leave=()):
     return ended
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_finds_something_has_others_look_at_once():
     assert run_devices(20, lambda _: True) == dict.fromkeys(range(21), True)
-    assert run_devices(20, lambda number: number < 20) == {}  # nobody found anything
+    assert run_devices(20, lambda number: number < 20, seconds=0.5) == {}  # nobody found anything
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_device_that_is_gone_has_no_answer_and_stops_nobody():
     ended = run_devices(6, lambda _: True, leave={0, 1})
     assert ended == {number: number > 1 for number in range(7)}
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_is_woken_and_gone_at_once_passes_the_turn_on():
     async def main():
         waiting = Waiting(b"", looks_per_second=1e-9, shortest_pause=0.1)
@@ -182,7 +192,7 @@ def test_who_is_woken_and_gone_at_once_passes_the_turn_on():
         await asyncio.sleep(0.05)
         waiting._wake(1)
         gone.set()
-        found = await asyncio.wait_for(asyncio.gather(*tasks), 1.5)
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 120)
         assert found == [None, MESSAGE]
         assert len(answers) == 1
 

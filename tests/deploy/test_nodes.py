@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from lepton_flwr.crypto import tls
+from lepton_flwr.deploy import server
 from lepton_flwr.deploy.nodes import Nodes, read_nodes, registered_keys, wanted_nodes
-from lepton_flwr.deploy.server import _aligner
 from lepton_flwr.deploy.status import StatusFile
 from lepton_flwr.errors import FederationError
 from simulations.processes import Processes
@@ -201,13 +201,15 @@ def test_a_key_that_is_being_written_or_has_just_gone_is_none(tmp_path):
     assert list(wanted_nodes(tmp_path)) == ["c"]
 
 
-def test_what_cannot_be_read_does_not_end_a_server(tmp_path):
+def test_what_cannot_be_read_does_not_end_a_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_LOOK_SECONDS", 1000.0)
+
     class Damaged:
         def due(self):
             raise FederationError("no key")
 
     status = StatusFile(tmp_path)
-    align = _aligner(Damaged(), lambda: True, status, print)
+    align = server._aligner(Damaged(), lambda: True, status, print)
     align()
     assert status.status.last_error == "no key"
     status.failed("other")

@@ -15,6 +15,8 @@ from lepton_flwr.device import Device
 from lepton_flwr.privacy.events import SampledGaussian, Unit
 
 DEVICES = 3
+# Two of which have one feature once in a thousand runs: no pair of them decides much.
+HEAVY, LIGHT = ("007", "008", "009"), ("8", "9", "10")
 SCHEMA = """
 label = "ill"
 classes = ["no", "yes"]
@@ -24,6 +26,7 @@ plan = "category"
 """
 # The ten lines, at the server; what is printed is checked.
 SCRIPT = """
+import json
 import sys
 import pandas as pd
 from lepton_flwr import LeptonClient
@@ -39,8 +42,11 @@ client.encrypt_data()
 client.add_differential_privacy_noise()
 client.federated_learning()
 model_params = client.get_model_params()
-assert not any(text.encode() in model_params for text in ("plan", "age"))
 client.decrypt_model_params(model_params)
+# With their quotes: three letters stand in ciphertext by chance, once in thousands of runs.
+names = [json.dumps(json.dumps(name))[1:-1].encode() for name in ("plan", "age")]
+assert all(name in client._model.to_bytes() for name in names)
+assert not any(name in model_params for name in names)
 predictions = client.predict(X)
 print("RIGHT", float((predictions == y).mean()))
 print("FOLDER", client.folder)
@@ -48,14 +54,14 @@ print("FOLDER", client.folder)
 
 
 def table(path, rows, seed):
-    """Rows of which old people on plan 007 are ill."""
+    """Rows of which old people on heavy plans are ill."""
     rng = np.random.default_rng(seed)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["age", "plan", "ill"])
         for _ in range(rows):
-            age, plan = int(rng.integers(0, 120)), str(rng.choice(["007", "8"]))
-            ill = age + (40 if plan == "007" else -40) > 60
+            age, plan = int(rng.integers(0, 120)), str(rng.choice([*HEAVY, *LIGHT]))
+            ill = age + (40 if plan in HEAVY else -40) > 60
             writer.writerow([age, plan, "yes" if ill else "no"])
 
 
@@ -93,7 +99,7 @@ def test_the_ten_lines_learn_from_devices_that_keep_their_tables(federation):
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.count(" "))
     folder = Path(said["FOLDER"])
     assert folder.parent == server / "runs"
-    assert float(said["RIGHT"]) > 0.75
+    assert float(said["RIGHT"]) > 0.7
 
     # Each device was charged for one question and one round, and lost nothing else.
     for device in map(Device.open, devices):

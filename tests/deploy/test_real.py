@@ -86,7 +86,7 @@ def ask(stage, path, authority):
     request = urllib.request.Request(f"https://{stage.address}{path}", data=b"", method="POST")
     context = ssl.create_default_context(cafile=authority)
     try:
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:  # noqa: S310
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -154,13 +154,13 @@ def test_a_federation_comes_up_answers_lets_nobody_else_in_and_ends(stage):
     assert ask(stage, "/v1/fleet/pull-messages", authority) in (400, 401, 415, 422)
 
     again = stage.lepton("device", "run", stage.devices[1])
-    assert again.wait(60) == 5
+    assert again.wait(300) == 5
     assert "already running" in stage.output(again)
 
     for process in (*devices, *others, server):
         process.send_signal(signal.SIGTERM)
     for process in (*devices, *others, server):
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(300) == 128 + signal.SIGTERM
     assert stage.pids() == []
     assert {state(device) for device in (*stage.devices, stage.server)} == {STOPPED}
 
@@ -178,13 +178,15 @@ def test_a_lost_superlink_and_a_taken_port(stage):
     assert len(listed) == 3  # the SuperLink remembers its nodes
     assert (stage.server / "nodes.json").read_bytes() == before
     server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 130
+    assert server.wait(300) == 130
     assert stage.pids() == []
     with socket.socket() as taken:
+        # A connection of the server's that has ended may hold the port for a minute.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", stage.address.port))
         taken.listen()
         refused = stage.lepton("server", "run", stage.server)
-        assert refused.wait(60) == 5
+        assert refused.wait(300) == 5
         assert "in use" in stage.output(refused)
 
 
@@ -224,7 +226,7 @@ def test_devices_vote_on_rows_if_their_policies_say_so(stage):
              "--config", stage.root / "poll.toml", "--out", out]  # fmt: skip
 
     early = stage.lepton(*asked)
-    assert early.wait(60) == 5
+    assert early.wait(300) == 5
     assert "the server is not running" in stage.output(early)
 
     server = stage.lepton("server", "run", stage.server)
@@ -256,5 +258,5 @@ def test_devices_vote_on_rows_if_their_policies_say_so(stage):
     for process in (*devices, server):
         process.send_signal(signal.SIGTERM)
     for process in (*devices, server):
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(300) == 128 + signal.SIGTERM
     assert stage.pids() == []

@@ -52,7 +52,7 @@ class Enough(Exception):  # noqa: N818
 def run_until(tmp_path, program, enough, **options):
     said = []
     status = StatusFile(tmp_path)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     with Processes(tmp_path, dict(os.environ)) as processes:
         keeper = Keeper(program, processes, status, said.append, **options)
 
@@ -136,11 +136,20 @@ def test_a_fatal_exit_code_ends_it(tmp_path):
 
 
 def test_what_is_cut_off_is_not_up_until_it_is_back(tmp_path):
-    code = "import time\nfor word in ('ready', 'lost', 'ready'):\n print(word, flush=True)\n"
-    program = Program(f"{code} time.sleep(0.5)\ntime.sleep(100)")
-    said, status, _ = run_until(
-        tmp_path, program, lambda keeper, status: keeper.up and status.last_error
+    program = Program(
+        "import pathlib, time\n"
+        "for number, word in enumerate(('ready', 'lost', 'ready')):\n"
+        f" while not pathlib.Path({str(tmp_path)!r}, str(number)).exists(): time.sleep(0.02)\n"
+        " print(word, flush=True)\n"
+        "time.sleep(100)"
     )
+
+    def enough(keeper, status):
+        heard = 2 if status.last_error else int(keeper.up)
+        (tmp_path / str(heard)).touch()  # the next word, and not before: two may come at once
+        return keeper.up and status.last_error
+
+    said, status, _ = run_until(tmp_path, program, enough)
     assert said == ["program is up", "program is cut off: it goes on trying", "program is up"]
     assert (status.last_error, status.restarts) == ("program was cut off", 0)
 
@@ -175,9 +184,15 @@ def test_the_error_of_a_process_whose_log_was_cut_is_found(tmp_path):
     log = tmp_path / "p.log"
     log.write_text("x" * 1000)
     with Processes(tmp_path, dict(os.environ)) as processes:
-        code = "import time; time.sleep(0.2); print('ERROR: late')"
+        cut = tmp_path / "cut"
+        code = (
+            "import pathlib, time\n"
+            f"while not pathlib.Path({str(cut)!r}).exists(): time.sleep(0.02)\n"
+            "print('ERROR: late')"
+        )
         processes.start("p", [sys.executable, "-Ic", code], append=True)
         os.truncate(log, 0)
+        cut.touch()
         processes.finish("p")
         assert "ERROR: late" in str(processes.failure("p"))
 
@@ -232,7 +247,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -14,13 +14,13 @@ def test_a_killed_device_costs_its_update_and_a_killed_server_its_round(make_sta
     victim, *others = stage.devices
     stage.hold(victim, "train:after")
     stage.hold(others[0], "train:after")
-    process, run = stage.train({"secagg": {"straggler_grace": 5.0}}, rounds=3)
+    process, run = stage.train({"secagg": {"straggler_grace": 10.0}}, rounds=3)
 
-    # One that has worked in this round is to hold up the next, so that its beginning can be seen.
     stage.wait_held(others[0], process)
-    stage.hold(others[0], "train")
     stage.wait_held(victim, process)
-    before = run.weights()
+    before = run.weights()  # as long as two are held, this round does not end
+    # One that has worked in this round is to hold up the next, so that its beginning can be seen.
+    stage.hold(others[0], "train")
     stage.kill(victim.name)
     row = run.wait_for("round", process, round=1)
     assert (row["status"], row["participants"], row["survivors"]) == ("ok", 4, 3)

@@ -532,7 +532,7 @@ def test_processes_cannot_jointly_overspend(path):
         )
         for _ in range(3)
     ]
-    counts = [int(process.communicate(timeout=120)[0]) for process in processes]
+    counts = [int(process.communicate(timeout=500)[0]) for process in processes]
     assert sum(counts) == most_within(4.0)
     with Ledger(path) as book:
         assert book.spent(Unit.RECORD, book.dataset(DATA), 1e-5) <= 4.0

@@ -16,6 +16,7 @@ from lepton_flwr.privacy import losses, mechanisms
 from lepton_flwr.privacy.events import DiscreteLaplace, Laplace
 
 N = 20_000
+ALARM = 1e-10
 
 
 def cost(event, delta=1e-9):
@@ -23,26 +24,26 @@ def cost(event, delta=1e-9):
 
 
 def test_laplace_noise_has_its_distribution_and_costs_its_epsilon():
-    """Kolmogorov-Smirnov; false alarms: 1e-7, with the operating system's randomness."""
+    """Kolmogorov-Smirnov; false alarms: 1e-10, with the operating system's randomness."""
     result = mechanisms.laplace(np.full((N // 2, 2), 3.5), sensitivity=2.0, epsilon=0.5)
     assert result.value.shape == (N // 2, 2)
     noise = result.value.ravel() - 3.5
-    assert kstest(noise, laplace_distribution(scale=4.0).cdf).pvalue > 1e-7
+    assert kstest(noise, laplace_distribution(scale=4.0).cdf).pvalue > ALARM
     assert 0.5 - 1e-6 <= cost(result.event) < 0.502
     assert isinstance(result.event.dp_event(), dp.LaplaceDpEvent)
 
 
 def test_gaussian_noise_has_its_distribution_and_costs_its_epsilon():
-    """Kolmogorov-Smirnov; false alarms: 1e-7."""
+    """Kolmogorov-Smirnov; false alarms: 1e-10."""
     result = mechanisms.gaussian(np.zeros(N), sensitivity=2.0, epsilon=1.0, delta=1e-6)
     multiplier = result.event.noise_multiplier
-    assert kstest(result.value, norm(scale=2.0 * multiplier).cdf).pvalue > 1e-7
+    assert kstest(result.value, norm(scale=2.0 * multiplier).cdf).pvalue > ALARM
     assert cost(result.event, 1e-6) <= 1.0 < cost(result.event, 0.9e-6)
     assert dp.SelfComposedDpEvent(dp.GaussianDpEvent(multiplier), 1) == result.event.dp_event()
 
 
 def test_discrete_laplace_noise_has_its_distribution_and_costs_its_epsilon():
-    """Chi-square; false alarms: 1e-7."""
+    """Chi-square; false alarms: 1e-10."""
     result = mechanisms.discrete_laplace(np.full(N, 7), sensitivity=3, epsilon=1.5)
     assert result.value.dtype == np.int64
     noise = np.clip(result.value - 7, -8, 8)
@@ -50,7 +51,7 @@ def test_discrete_laplace_noise_has_its_distribution_and_costs_its_epsilon():
     p = np.exp(-np.abs(x) / 2.0)
     expected = N * np.bincount(np.clip(x, -8, 8) + 8, weights=p / p.sum())
     statistic = ((np.bincount(noise + 8, minlength=17) - expected) ** 2 / expected).sum()
-    assert statistic < chi2.isf(1e-7, 16)
+    assert statistic < chi2.isf(ALARM, 16)
     assert result.event == DiscreteLaplace(2.0, 3)
     assert 1.5 - 1e-6 <= cost(result.event) < 1.502
 

@@ -85,7 +85,8 @@ def test_neighbours_and_signs_are_uncorrelated(draws):
 @pytest.mark.parametrize("size", [0, 1, 3, 16, ziggurat._CHUNK, 2 * ziggurat._CHUNK + 1])
 def test_any_length_is_filled_whole(size):
     found = np.full(size, np.nan, np.float32)
-    ziggurat.fill(CipherStream(), found, 2.5)
+    # Of float32 draws some are equal, so a key of the system's would sometimes fail.
+    ziggurat.fill(CipherStream(bytes(32)), found, 2.5)
     assert np.isfinite(found).all()
     assert np.unique(found).size >= 0.999 * size
 

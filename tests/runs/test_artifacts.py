@@ -48,10 +48,11 @@ def test_with_recipients_the_model_is_in_the_folder_as_an_envelope_alone(tmp_pat
 
 def test_every_recipient_opens_a_preprocessor_and_others_do_not(tmp_path, key):
     other = DecryptionKey.generate()
-    made = Preprocessor((FittedNumber("age", 41.5, 12.25, 41.5),), salt=bytes(16))
+    made = Preprocessor((FittedNumber("age in years", 41.5, 12.25, 41.5),), salt=bytes(16))
     write_preprocessor(tmp_path, made, [key.recipient, other.recipient])
     assert list(files(tmp_path)) == ["preprocessor.json.lepton"]
-    assert b"41.5" not in files(tmp_path)["preprocessor.json.lepton"]
+    assert b"age in years" in made.to_json().encode()
+    assert b"age in years" not in files(tmp_path)["preprocessor.json.lepton"]
     for opener in (key, other):
         assert read_preprocessor(tmp_path, lambda k=opener: k) == made
     with pytest.raises(WrongKeyError):

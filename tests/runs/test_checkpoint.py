@@ -96,7 +96,8 @@ def test_no_file_is_a_pickle(run):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_damage_anywhere_is_told_or_does_no_harm(run, runs, data):

@@ -12,6 +12,7 @@ import pytest
 import lepton_flwr
 from lepton_flwr.crypto.errors import EnvelopeError, TamperedChunkError, WrongKeyError
 from lepton_flwr.crypto.files import KeyFileError
+from lepton_flwr.data.preprocessing import support
 from lepton_flwr.errors import DataError
 from lepton_flwr.privacy import losses
 from lepton_flwr.privacy.accounting import BudgetError
@@ -179,13 +180,17 @@ def test_the_noise_spends_what_the_statistics_leave_and_no_more(make, rows):
     client = encrypted(make(), rows)
     guarantee = client.add_differential_privacy_noise()
     fitted = client._basis.preprocessor
-    events = [
-        (SampledGaussian(fitted.noise_multiplier, 1.0, 1), fitted.releases),
-        (SampledGaussian(guarantee.noise_multiplier, 1.0, 1), 2 * 40),
-    ]
-    epsilon = losses.epsilon(events, 1e-5)
+
+    def together(releases):
+        statistics = SampledGaussian(fitted.noise_multiplier, 1.0, 1)
+        training = SampledGaussian(guarantee.noise_multiplier, 1.0, 1)
+        return losses.epsilon([(statistics, releases), (training, 2 * 40)], 1e-5)
+
+    epsilon = together(fitted.releases)
     assert guarantee.epsilon == pytest.approx(epsilon)
-    assert 2.95 < epsilon <= 3.0
+    # There are three, and fewer where the noise hides both columns of numbers.
+    assert epsilon <= together(3) <= 3.0
+    assert together(3) > 2.95
     assert (guarantee.unit, guarantee.delta) == ("record", 1e-5)
     assert f"({math.ceil(epsilon * 1000) / 1000:g}, 1e-05)-differentially private" in str(guarantee)
     assert "adding or removing one record" in str(guarantee)
@@ -208,10 +213,16 @@ def spent(client, delta):
 def test_statistics_are_charged_to_every_ledger(make, rows):
     client = make()
     client.preprocess_data(*rows)
-    found = spent(client, 1e-5)
-    assert len(found) == 4
-    assert found == pytest.approx([found[0]] * 4)
-    assert 0.6 < found[0] <= 0.9
+    fitted = client._basis.preprocessor  # a column that the noise hides is asked less of
+    asked = [(SampledGaussian(fitted.noise_multiplier, 1.0, 1), fitted.releases)]
+    assert 1 <= fitted.releases <= 3
+    assert spent(client, 1e-5) == pytest.approx([losses.epsilon(asked, 1e-5)] * 4)
+    assert 0 < losses.epsilon(asked, 1e-5) <= 0.9
+
+
+def changed(noisy, clean):
+    """Whether the features are perturbed: of discrete noise some is zero, once in 1e7 numbers."""
+    return (noisy.x_train != clean.x_train).mean() > 0.99
 
 
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])
@@ -221,12 +232,14 @@ def test_perturbed_records_are_charged_and_take_the_place_of_the_others(make, ro
     guarantee = client.add_differential_privacy_noise()
     assert spent(client, 1e-5) == pytest.approx([guarantee.epsilon] * 4)
     assert 1.5 < guarantee.epsilon <= 3.0
+    flips = []
     for number, clean in enumerate(before):
         noisy = client._rows.open(number)
         assert noisy.x_train.shape == clean.x_train.shape
-        assert (noisy.x_train != clean.x_train).all()
-        assert 0.1 < (noisy.y_train != clean.y_train).mean() < 0.5
+        assert changed(noisy, clean)
+        flips += (noisy.y_train != clean.y_train).tolist()
         assert (noisy.x_test == clean.x_test).all()
+    assert 0.1 < np.mean(flips) < 0.5  # 0.31 is expected; false alarms below 1e-14
     assert "replacing one record" in str(guarantee)
     assert "much less accurate" in str(guarantee)
 
@@ -249,7 +262,7 @@ def test_an_interrupted_perturbation_goes_on_where_it_was(make, rows, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         client.add_differential_privacy_noise()
     first = client._rows.open(0)
-    assert (first.x_train != clean[0].x_train).all()
+    assert changed(first, clean[0])
     assert (client._rows.open(1).x_train == clean[1].x_train).all()
     with pytest.raises(OrderError):
         client.federated_learning()
@@ -257,7 +270,7 @@ def test_an_interrupted_perturbation_goes_on_where_it_was(make, rows, monkeypatc
     assert spent(client, 1e-5) == pytest.approx([guarantee.epsilon] * 4)
     assert (client._rows.open(0).x_train == first.x_train).all()
     for number in (1, 2):
-        assert (client._rows.open(number).x_train != clean[number].x_train).all()
+        assert changed(client._rows.open(number), clean[number])
 
 
 def test_a_kept_ledger_refuses_the_same_rows_a_second_time(make, rows, tmp_path):
@@ -277,13 +290,15 @@ def test_runs_in_folders_of_one_name_are_two_runs_in_a_shared_ledger(
         return folder
 
     monkeypatch.setattr("lepton_flwr.sdk.client.new_folder", new_folder)
-    for out in ("one", "two"):
-        client = make(ledger=tmp_path / "kept", out=tmp_path / out, epsilon=8.0)
+    clients = [
+        make(ledger=tmp_path / "kept", out=tmp_path / out, epsilon=8.0) for out in ("one", "two")
+    ]
+    for client in clients:
         client.preprocess_data(*rows)
     with Ledger(tmp_path / "kept" / LEDGER_FILE) as ledger:
         runs = [entry.run for entry in ledger.history()]
     assert len(set(runs)) == 2
-    assert len(runs) == 2 * client._basis.preprocessor.releases
+    assert len(runs) == sum(client._basis.preprocessor.releases for client in clients)
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"participants": 4}, {"test_fraction": 0.3}, {}])
@@ -328,7 +343,9 @@ def test_an_open_key_store_is_refused_before_anything_is_charged(make, rows, tmp
     assert not (tmp_path / "runs").exists()
 
 
-def test_numbers_vary_by_half_a_deviation_and_held_out_rows_likewise(make, rows):
+def test_numbers_vary_by_half_a_deviation_and_held_out_rows_likewise(make, rows, monkeypatch):
+    # Else noise alone widens a column's bounds in one run of a hundred.
+    monkeypatch.setattr(support, "FAILURE", 1e-12)
     client = make(epsilon=20.0, statistics_share=0.8)
     client.preprocess_data(*rows)
     data = client._data

@@ -74,22 +74,22 @@ def test_noise_covers_the_distance_of_any_two_records(mechanism, order, monkeypa
 
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])
 def test_noise_has_its_scale_and_labels_flip_at_their_rate(mechanism):
-    """False alarms: below 1e-5 (five deviations of each figure)."""
+    """False alarms: below 1e-10 (seven deviations of each figure)."""
     perturbation = within(mechanism, classes=3)
     rows = client(np.zeros((2000, 4)), np.zeros(2000, np.int32))
     noisy = perturbation.apply(rows)
     noise = noisy.x_train.reshape(-1) / perturbation.shrinkage
     expected = perturbation.noise_scale * (1 if mechanism == "laplace" else np.sqrt(2 / np.pi))
-    assert np.abs(noise).mean() == pytest.approx(expected, rel=5 / np.sqrt(8000))
+    assert np.abs(noise).mean() == pytest.approx(expected, rel=7 / np.sqrt(8000))
     flipped = (noisy.y_train != 0).mean()
     rate = 2 / (np.exp(perturbation.label_epsilon) + 2)
-    assert flipped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / 2000))
+    assert flipped == pytest.approx(rate, abs=7 * np.sqrt(rate * (1 - rate) / 2000))
     assert len({noisy.x_train.tobytes(), perturbation.apply(rows).x_train.tobytes()}) == 2
 
 
 @pytest.mark.parametrize(("mechanism", "order"), [("laplace", 1), ("gaussian", 2)])
 def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(mechanism, order):
-    """Noise for larger features would be wasted; false alarms below 1e-5 (five deviations)."""
+    """Noise for larger features would be wasted; false alarms: below 1e-11 (seven deviations)."""
     numbers = np.random.default_rng(1).choice([-1.0, 1.0], (1000, 4))
     table = {f"c{i}": column for i, column in enumerate(numbers.T)}
     schema = TableSchema.infer(table)
@@ -103,7 +103,7 @@ def test_radius_and_shrinkage_are_for_features_as_the_preprocessing_makes_them(m
     perturbed = perturbation.apply(client(features, np.zeros(1000, np.int32))).x_train.reshape(-1)
     slope = true @ perturbed / (perturbed @ perturbed)  # of the true features, by least squares
     deviation = (true - slope * perturbed).std() / np.linalg.norm(perturbed)
-    assert abs(slope - 1) < 5 * deviation + 0.02  # for the numbers' own deviation is not quite 1
+    assert abs(slope - 1) < 7 * deviation + 0.02  # for the numbers' own deviation is not quite 1
 
 
 def test_held_out_rows_stay_and_shapes_too():

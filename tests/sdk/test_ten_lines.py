@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from lepton_flwr import LeptonClient
+from lepton_flwr.data.preprocessing import support
 from lepton_flwr.sdk import ModelEnvelope, OrderError
 from simulations.benchmarks.sdk_tables import TEN_LINES
 
@@ -30,7 +31,7 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
         (ROOT / "README.md").read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
-    table(900).to_csv(tmp_path / "customer_data.csv", index=False)
+    table(3000).to_csv(tmp_path / "customer_data.csv", index=False)
     script = f"import matplotlib\nmatplotlib.use('agg')\n{lines}\n" + (
         "plt.savefig('picture.png')\n"
         "model_params.save('model.lepton')\n"
@@ -56,7 +57,6 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
     frame = pd.read_csv(tmp_path / "customer_data.csv")
     y = frame.iloc[:, -1].to_numpy()
     predictions = np.load(tmp_path / "predictions.npy")
-    assert 0.75 < (predictions == y).mean() < 0.99
     report = tmp_path / process.stdout.rpartition("report: ")[2].strip()
     assert "differentially private" in report.read_text(encoding="utf-8")
     summary = json.loads((report.parent / "summary.json").read_text())
@@ -70,6 +70,10 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
     client = LeptonClient(key_store=tmp_path / ".lepton")
     client.decrypt_model_params(ModelEnvelope.load(tmp_path / "model.lepton"))
     assert client.predict(frame.iloc[:, :-1].values).text.tolist() == predictions.tolist()
+    (age,) = (one for one in client._model.preprocessor.columns if one.name == "column 0")
+    # Noise alone widens bounds in one run of a hundred (`support.FAILURE`): then age tells little.
+    if age.high - age.low < 150:
+        assert 0.75 < (predictions == y).mean() < 0.99
 
     # And the command line, on the same file: the script gave an array, so columns go by position.
     process = subprocess.run(
@@ -89,7 +93,9 @@ def test_the_ten_lines_of_the_readme_work_on_a_file(tmp_path, table):
 
 
 @pytest.mark.slow
-def test_perturbed_rows_are_learnt_from_and_the_report_says_so(make, rows):
+def test_perturbed_rows_are_learnt_from_and_the_report_says_so(make, rows, monkeypatch):
+    # Else noise alone widens a column's bounds in one run of a hundred, and hides what is in it.
+    monkeypatch.setattr(support, "FAILURE", 1e-12)
     client = make(mechanism="gaussian", epsilon=400.0, local_steps=20)
     client.preprocess_data(*rows)
     client.encrypt_data()

@@ -1,7 +1,5 @@
 """Files of a roster that are replaced while a run goes on."""
 
-import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -98,16 +96,20 @@ def test_a_list_that_is_no_newer_one_is_an_error_and_the_former_stays(folder, at
         verify(files, DEVICE)
 
 
-def test_a_file_that_is_being_copied_is_waited_for(folder):
+def test_a_file_that_is_being_copied_is_waited_for(folder, monkeypatch):
     files = RosterFiles(folder / ROSTER_FILE)
-    whole = signed(6, DEVICE)
+    whole, waits = signed(6, DEVICE), []
     (folder / LIST_FILE).write_bytes(whole[:200])
-    timer = threading.Timer(0.3, (folder / LIST_FILE).write_bytes, [whole])
-    timer.start()
-    began = time.monotonic()
+
+    def copy_on(seconds):
+        waits.append(seconds)
+        (folder / LIST_FILE).write_bytes(whole[: len(whole) * len(waits) // 3])
+
+    monkeypatch.setattr(roster_files, "COPY_SECONDS", 600.0)  # for a machine that stands still
+    monkeypatch.setattr(roster_files.time, "sleep", copy_on)
     files.renew()
-    timer.join()
-    assert time.monotonic() - began < roster_files.COPY_SECONDS
+    assert len(waits) == 3
+    assert sum(waits) < 5
     with pytest.raises(RevokedError):
         verify(files, DEVICE)
 
