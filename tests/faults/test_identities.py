@@ -163,6 +163,7 @@ def test_a_revoked_device_whose_list_alone_was_delivered(stage, tmp_path):
     shutil.copytree(stage.fed / "authority", copy / "authority")
     for folder in (stage.server, *stage.devices):
         (copy / folder.relative_to(stage.fed)).mkdir(parents=True)
+    (copy / "server" / "nodes").mkdir()
     Keyring(copy).revoke([first.name])
     for folder in (stage.server, *others):
         write_atomic(folder / LIST_FILE, (copy / "server" / LIST_FILE).read_bytes(), 0o600)
