@@ -127,7 +127,7 @@ def revoke(folder: Folder, names: DeviceNames = None) -> None:
     with one_line_errors():
         _opened(folder).revoke(names or ())
         typer.echo(
-            f"{folder}: new revoked.crl for the server and every device; "
+            f"{folder}: new revoked.crl for the server and every device that stays; "
             f"revoked now: {', '.join(names or ()) or 'nobody else'}"
         )
 
