@@ -36,7 +36,13 @@ from lepton_flwr.privacy.events import SampledGaussian
 from lepton_flwr.privacy.ledger import LEDGER_FILE, Entry, Ledger
 from lepton_flwr.privacy.losses import epsilon
 from lepton_flwr.runs import journal
-from lepton_flwr.runs.checkpoint import FOLDER, STATE_FILE, Checkpoint, Checkpoints
+from lepton_flwr.runs.checkpoint import (
+    FOLDER,
+    STATE_FILE,
+    Checkpoint,
+    CheckpointBusyError,
+    Checkpoints,
+)
 from lepton_flwr.secagg.wire import Exchange
 from simulations.loopback import environment, free_port
 from simulations.processes import having
@@ -386,10 +392,15 @@ class Run:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
-    def checkpoint(self) -> Checkpoint:
-        """The newest checkpoint of a run that nobody runs."""
-        with contextlib.closing(Checkpoints.reopen(self.folder)) as checkpoints:
-            return checkpoints.latest
+    def checkpoint(self) -> tuple[RunConfig, Checkpoint]:
+        """Configuration and newest checkpoint of a run that is stopped, once its app has ended."""
+
+        def reopened():
+            with contextlib.suppress(CheckpointBusyError):
+                return Checkpoints.reopen(self.folder)
+
+        with contextlib.closing(wait_until(reopened)) as checkpoints:
+            return checkpoints.config, checkpoints.latest
 
     def weights(self):
         """The model of the newest round, float64, kernel before bias; also while it runs."""

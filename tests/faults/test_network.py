@@ -1,13 +1,11 @@
 """A device whose network is cut or slow."""
 
-import contextlib
+import itertools
 
 import numpy as np
 import pytest
 from network import Network
 from stage import light_update, vector
-
-from lepton_flwr.runs.checkpoint import Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SUPERNODE = "flower-supernode"
@@ -27,13 +25,11 @@ def supernodes(stage, folders):
     return found
 
 
-def first_weights(run):
+def first_weights(config):
     """The model before its first round."""
     from lepton_flwr.training.models import build
     from strategies.server_app import describe_model
 
-    with contextlib.closing(Checkpoints.reopen(run.folder)) as checkpoints:
-        config = checkpoints.config
     return vector(build(describe_model(config), config.seed).get_weights())
 
 
@@ -77,14 +73,18 @@ def test_a_round_in_which_cables_are_cut(make_stage, network, lost, status):
     whole = run.wait_for("round", process, survivors=4)
     assert supernodes(stage, cut) == before
     stage.stop(process)
+    config, newest = run.checkpoint()
     done = run.rounds()
     assert [row["status"] for row in done[1:]] == ["ok"] * len(done[1:])
-    by_number = {4: stage.devices, 3: others, 0: []}
-    expected = sum(
-        moved(by_number[int(row["survivors"])]) for row in done if row["survivors"] != "0"
+    # Of two that were cut, one may be back a round before the other.
+    three = [others] if lost == 1 else [[*others, folder] for folder in cut]
+    summed = {"4": [stage.devices], "3": three, "0": [[]]}
+    choices = itertools.product(*(summed[row["survivors"]] for row in done))
+    moved_by = vector(newest.weights) - first_weights(config)
+    assert any(
+        np.allclose(moved_by, sum(moved(folders) for folders in chosen if folders), atol=1e-3)
+        for chosen in choices
     )
-    moved_by = vector(run.checkpoint().weights) - first_weights(run)
-    np.testing.assert_allclose(moved_by, expected, atol=1e-3)
     for folder in stage.devices:
         assert len(stage.device_ledger(folder)) >= 2
     assert len(stage.server_ledger()) >= whole["round"]
@@ -100,7 +100,9 @@ def test_a_slow_cable_is_not_waited_for(make_stage, network):
     stage.wait_for_state(slow, stage.running[slow.name])
     before = supernodes(stage, [slow])
     stage.hold(slow, "shares")
-    process, run = stage.train({"secagg": {"straggler_factor": 1.0, "straggler_grace": 10.0}}, rounds=12)
+    process, run = stage.train(
+        {"secagg": {"straggler_factor": 1.0, "straggler_grace": 10.0}}, rounds=12
+    )
     stage.wait_held(slow, process)
     cable.limit("2kbit")
     stage.release(slow)
