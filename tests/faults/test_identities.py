@@ -152,7 +152,7 @@ def test_a_revoked_device(stage):
     assert {tuple(row[name] for name in fields) for row in late} == {("ok", 3, 3)}
     assert len(stage.device_ledger(first)) == charged
     nodes = json.loads(stage.flwr("supernode", "list", CONNECTION, "--format", "json"))["nodes"]
-    assert sorted(node["status"] for node in nodes) == ["online"] * 3
+    assert sorted(node["status"] for node in nodes) == ["online"] * 3 + ["unregistered"]
 
 
 def test_a_revoked_device_whose_list_alone_was_delivered(stage, tmp_path):

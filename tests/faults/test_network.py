@@ -107,7 +107,9 @@ def test_a_slow_cable_is_not_waited_for(make_stage, network):
     cable.limit("2kbit")
     stage.release(slow)
     first = run.wait_for("round", process, round=1)
-    assert (first["status"], first["survivors"], first["failures"]) == ("ok", 3, {"timeout": 1})
+    # Flower may count it as gone before the deadline does: heartbeats have the same cable.
+    assert (first["status"], first["survivors"]) == ("ok", 3)
+    assert first["failures"] in ({"timeout": 1}, {"left": 1})
     cable.unlimit()
     run.wait_for("round", process, survivors=4)
     assert supernodes(stage, [slow]) == before
