@@ -100,9 +100,7 @@ def test_a_slow_cable_is_not_waited_for(make_stage, network):
     stage.wait_for_state(slow, stage.running[slow.name])
     before = supernodes(stage, [slow])
     stage.hold(slow, "shares")
-    process, run = stage.train(
-        {"secagg": {"straggler_factor": 1.0, "straggler_grace": 10.0}}, rounds=12
-    )
+    process, run = stage.train({"secagg": {"straggler_factor": 1.0}}, rounds=12)
     stage.wait_held(slow, process)
     cable.limit("2kbit")
     stage.release(slow)
