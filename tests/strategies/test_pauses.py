@@ -1,3 +1,4 @@
+import inspect
 import sys
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ def test_the_flower_that_is_installed_asks_again_sooner(defaults):
             raise inflatable.ObjectUnavailableError(name)
         return b"part"
 
+    assert pauses._DEFAULT in inspect.signature(inflatable.pull_objects).parameters
     assert shorten_pauses()
     assert defaults["initial_backoff"] == pauses.FIRST_PAUSE
     assert inflatable.pull_objects(["a"], pull) == {"a": b"part"}
