@@ -7,19 +7,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from lepton_flwr.crypto.address import Address
-from lepton_flwr.crypto.keyring import Keyring
 from lepton_flwr.deploy import gate as module
 from lepton_flwr.deploy.gate import MAX_BODY_BYTES, ROUTES, Gate
 
 PULL = "/v1/fleet/pull-messages"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gate") / "fed"
-    Keyring.create(folder, 1, Address("localhost", 8000))
-    return folder / "server" / "ca.crt"
 
 
 @pytest.fixture

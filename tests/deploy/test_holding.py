@@ -4,8 +4,6 @@ import importlib
 import httpx
 import pytest
 
-from lepton_flwr.crypto.address import Address
-from lepton_flwr.crypto.keyring import Keyring
 from lepton_flwr.deploy import holding
 from lepton_flwr.deploy.gate import ROUTES, Gate
 from lepton_flwr.deploy.holding import Waiting, waiting_rooms
@@ -13,13 +11,6 @@ from lepton_flwr.deploy.holding import Waiting, waiting_rooms
 PULL, OBJECT = "/v1/fleet/pull-messages", "/v1/fleet/pull-object"
 NOTHING, MESSAGE = httpx.Response(200), httpx.Response(200, content=b"message")
 NOT_YET = httpx.Response(200, content=b"\x08\x01")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gate") / "fed"
-    Keyring.create(folder, 1, Address("localhost", 8000))
-    return folder / "server" / "ca.crt"
 
 
 @pytest.fixture
