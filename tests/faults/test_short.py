@@ -42,4 +42,6 @@ def test_a_killed_device_costs_its_update_and_a_killed_server_its_round(make_sta
     assert lost["reason"] == "the server ended during this round"
     assert np.array_equal(run.weights(), kept)
     assert lost["epsilon_record"] == pytest.approx(epsilon_of(run.folder / "config.toml", 2))
-    assert [entry.run.split(", ")[1] for entry in stage.server_ledger()] == ["round 1", "round 2"]
+    charged = [entry.run.split(", ")[1] for entry in stage.server_ledger()]
+    # Each round once; the third one has begun, or is about to.
+    assert charged in (["round 1", "round 2"], ["round 1", "round 2", "round 3"])
