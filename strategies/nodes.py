@@ -25,6 +25,20 @@ def fewest_nodes(config: RunConfig) -> int:
     return max(MIN_NODES, math.ceil(config.secagg.min_survivors / probability))
 
 
+def count_nodes(grid: Grid) -> int:
+    """How many nodes there are, as soon as there is one.
+
+    Raises:
+        FederationError: none came within `NODES_TIMEOUT`.
+    """
+    deadline = time.monotonic() + NODES_TIMEOUT
+    while not (nodes := list(grid.get_node_ids())):
+        if time.monotonic() > deadline:
+            raise FederationError(f"no client came within {NODES_TIMEOUT:.0f} s")
+        time.sleep(0.1)
+    return len(nodes)
+
+
 def await_nodes(
     grid: Grid,
     clients: int,

@@ -6,7 +6,6 @@
 
 import contextlib
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from lepton_flwr.data import scenarios
 from lepton_flwr.data.federated import FederatedData
 from lepton_flwr.data.sealed import SealedData
 from lepton_flwr.device import ACTIONS
-from lepton_flwr.errors import ConfigError, FederationError
+from lepton_flwr.errors import ConfigError
 from lepton_flwr.inference.folder import PollFolder
 from lepton_flwr.provision import provision, simulated_folder
 from lepton_flwr.runs.artifacts import recipients_of
@@ -42,7 +41,7 @@ from lepton_flwr.training.models import ModelSpec, build
 from strategies.budgets import DEVICES_POPULATION
 from strategies.device_statistics import ask_devices, asked_before
 from strategies.federate import Federation, Origin, federate
-from strategies.nodes import NODES_TIMEOUT
+from strategies.nodes import count_nodes
 from strategies.pauses import shorten_pauses
 from strategies.polling import Asker, ask
 from strategies.preparation import DEVICES, prepare, run_name, spending_policy, with_data
@@ -206,7 +205,7 @@ def main(grid: Grid, context: Context) -> None:
     if simulated:
         path = new_folder(out, config.scenario)
         ledgers = named or path / LEDGERS
-        made = prepare(replace(config, clients=_count_nodes(grid)), path, ledgers)
+        made = prepare(replace(config, clients=count_nodes(grid)), path, ledgers)
         _, observer = observers(made.config, folder=path)
         checkpoints = begin(path, made.config, ledgers, made.run)
         serve(
@@ -230,7 +229,7 @@ def main(grid: Grid, context: Context) -> None:
             )
         config = with_data(config, data)
     if config.clients is None:
-        config = replace(config, clients=_count_nodes(grid))
+        config = replace(config, clients=count_nodes(grid))
     path = out or new_folder(None, config.scenario)
     ledgers = named or path / LEDGERS
     run, records = run_name(config, path), _population(own[POPULATION])
@@ -288,7 +287,7 @@ def _poll(grid: Grid, config: RunConfig, own: Mapping[str, str]) -> None:
     """Ask devices what the folder holds; the command has checked the rest."""
     roster, path = _roster(own[ROSTER]), Path(own[POLL])
     if config.clients is None:
-        config = replace(config, clients=_count_nodes(grid))
+        config = replace(config, clients=count_nodes(grid))
     ledgers = Path(own[LEDGER]) if own[LEDGER] else path / LEDGERS
     model, records = describe_model(config), _population(own[POPULATION])
     ask(grid, Asker(config, model, roster, ledgers, records, roster.renew), PollFolder(path))
@@ -346,13 +345,3 @@ def _settings(values: Mapping[str, Any], config_file: str) -> RunConfig:
     if config_file:
         return resolve(config=Path(config_file))
     return RunConfig.build(scenario_defaults(values.get("scenario")), nest(values))
-
-
-def _count_nodes(grid: Grid) -> int:
-    """How many nodes there are, as soon as there is one."""
-    deadline = time.monotonic() + NODES_TIMEOUT
-    while not (nodes := list(grid.get_node_ids())):
-        if time.monotonic() > deadline:
-            raise FederationError(f"no client came within {NODES_TIMEOUT:.0f} s")
-        time.sleep(0.1)
-    return len(nodes)

@@ -121,8 +121,9 @@ class Gate:
         waiting = self._waiting.get(path) if len(body) <= MAX_ASKING_BYTES else None
         try:
             first = await ask()
-            late = waiting is not None and waiting.is_nothing(first)
-            answer = await waiting.hold(first, ask, receive) if waiting and late else first
+            answer: httpx.Response | None = first
+            if waiting is not None and waiting.is_nothing(first):
+                answer = await waiting.hold(first, ask, receive)
         except httpx.HTTPError:
             await _reply(send, 502)  # Flower's devices try again
             return
