@@ -44,7 +44,13 @@ def squares(values: tf.Tensor) -> tf.Tensor:
     """
     values = wide(values)
     ulp, tiny = _PRECISION[values.dtype]
-    return _row_sums(tf.square(values)) * (1 + (_BLOCK + 2) * ulp) + _entries(values) * tiny
+    if values.shape[1:].is_fully_defined():
+        # One pass over memory in place of two; the square root adds two roundings.
+        norms = tf.raw_ops.EuclideanNorm(input=_blocks(values), axis=[2])
+        sums = tf.reduce_sum(tf.square(tf.cast(norms, tf.float64)), axis=1)
+    else:
+        sums = _row_sums(tf.square(values))
+    return sums * (1 + (_BLOCK + 4) * ulp) + 2 * _entries(values) * tiny
 
 
 def _row_sums(values: tf.Tensor) -> tf.Tensor:
@@ -52,10 +58,15 @@ def _row_sums(values: tf.Tensor) -> tf.Tensor:
     if not values.shape[1:].is_fully_defined():
         rows = tf.reshape(tf.cast(values, tf.float64), [tf.shape(values)[0], -1])
         return tf.reduce_sum(rows, axis=1)
+    blocks = tf.reduce_sum(_blocks(values), axis=2)
+    return tf.reduce_sum(tf.cast(blocks, tf.float64), axis=1)
+
+
+def _blocks(values: tf.Tensor) -> tf.Tensor:
+    """Shape (batch, blocks, entries of a block), at most 64 of them."""
     count = math.prod(values.shape[1:])
     block = max(size for size in range(1, _BLOCK + 1) if count % size == 0)
-    blocks = tf.reshape(values, [-1, count // block, block])
-    return tf.reduce_sum(tf.cast(tf.reduce_sum(blocks, axis=2), tf.float64), axis=1)
+    return tf.reshape(values, [-1, count // block, block])
 
 
 def _entries(values: tf.Tensor) -> tf.Tensor:
@@ -149,7 +160,8 @@ class Outer(Contribution):
 
     Attributes:
         a: layer inputs, shape (batch, ..., positions, fan-in).
-        g: gradients of the pre-activations, shape (batch, ..., positions, fan-out).
+        g: gradients of the pre-activations, shape (batch, ..., positions, fan-out); an axis before
+            the positions may be 1 for all of a's.
         shape: the variable's shape.
         arrange: brings (..., fan-in, fan-out), per example or summed, into that shape; the number
             of leading batch axes is its second argument. None reshapes.
@@ -197,12 +209,10 @@ class Outer(Contribution):
             a = a * weights
         else:
             g = g * weights
-        groups = a.shape[1:-2]
-        if groups.rank:  # batch and positions side by side, in each group
+        if a.shape.rank > 3:  # batch and positions side by side, in each group
             order = [*range(1, a.shape.rank - 2), 0, a.shape.rank - 2, a.shape.rank - 1]
             a, g = tf.transpose(a, order), tf.transpose(g, order)
-        a = tf.reshape(a, [*groups, -1, self.a.shape[-1]])
-        g = tf.reshape(g, [*groups, -1, self.g.shape[-1]])
+        a, g = (tf.reshape(t, [*t.shape[:-3], -1, t.shape[-1]]) for t in (a, g))
         return self._arranged(tf.matmul(a, g, transpose_a=True), 0)
 
     def formed(self) -> tf.Tensor:

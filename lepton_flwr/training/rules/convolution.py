@@ -1,107 +1,22 @@
 """Rules of convolutions: plain, grouped, dilated, depthwise and separable ones.
 
-A convolution is a dense layer over patches. Patches are taken by whichever of TensorFlow's ways is
-fastest for their shape.
+A convolution is a dense layer over patches.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from lepton_flwr.training.capture import Parts, Site, UnsupportedError
+from lepton_flwr.training.capture import Parts, Site
 from lepton_flwr.training.contributions import Outer
 from lepton_flwr.training.measure import fastest
+from lepton_flwr.training.patches import LARGEST_CONVOLVED, Geometry, patch_rows, patches
 from lepton_flwr.training.rules import biases, register
 
 layers = keras.layers
-
-
-def patches(
-    x: tf.Tensor,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    padding: str,
-    dilation: Sequence[int],
-) -> tf.Tensor:
-    """What each position of a convolution sees.
-
-    Args:
-        x: shape (batch, *space, channels), with one to three axes of space.
-        kernel: sizes along the axes of space.
-        strides: steps along them.
-        padding: "valid", "same", or, with one axis, "causal".
-        dilation: distances between neighbouring kernel cells.
-
-    Returns:
-        Shape (batch, positions, cells of the kernel, channels).
-
-    Raises:
-        UnsupportedError: an axis of space has no known size.
-    """
-    space, channels = x.shape[1:-1], x.shape[-1]
-    if not space.is_fully_defined():
-        raise UnsupportedError("a convolution over space of unknown size")
-    reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
-    if padding == "causal":
-        x = tf.pad(x, [[0, 0], [reach[0], 0], [0, 0]])
-    elif padding == "same":
-        lost = [
-            max((-(-n // s) - 1) * s + r + 1 - n, 0)
-            for n, s, r in zip(space, strides, reach, strict=True)
-        ]
-        x = tf.pad(x, [[0, 0], *([p // 2, p - p // 2] for p in lost), [0, 0]])
-    if len(kernel) == 3:
-        found = _by_slices(x, kernel, strides, dilation)
-    else:
-        if len(kernel) == 1:
-            x = x[:, tf.newaxis]
-            kernel, strides, dilation = (1, *kernel), (1, *strides), (1, *dilation)
-        found = _in_the_plane(x, tuple(kernel), tuple(strides), tuple(dilation))
-    positions = math.prod(found.shape[1:-1])
-    return tf.reshape(found, [-1, positions, math.prod(kernel), channels])
-
-
-def _in_the_plane(
-    x: tf.Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
-) -> tf.Tensor:
-    cells = math.prod(kernel) * x.shape[-1]
-
-    def extracted(x: tf.Tensor) -> tf.Tensor:
-        return tf.image.extract_patches(
-            x, [1, *kernel, 1], [1, *strides, 1], [1, *dilation, 1], "VALID"
-        )
-
-    def convolved(x: tf.Tensor) -> tf.Tensor:
-        cell = tf.reshape(tf.eye(cells, dtype=x.dtype), [*kernel, x.shape[-1], cells])
-        return tf.nn.conv2d(x, cell, strides, "VALID", dilations=dilation)
-
-    ways = {"extract": extracted}
-    if cells <= 256 and (max(strides) == 1 or max(dilation) == 1):
-        ways["convolve"] = convolved
-    key = ("patches", kernel, strides, dilation)
-    return ways[fastest(key, ways, x)](x)
-
-
-def _by_slices(
-    x: tf.Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
-) -> tf.Tensor:
-    ends = [n - (k - 1) * d for n, k, d in zip(x.shape[1:-1], kernel, dilation, strict=True)]
-    parts = []
-    for cell in range(math.prod(kernel)):
-        index = cell
-        starts: list[int] = []
-        for size, step in zip(reversed(kernel), reversed(dilation), strict=True):
-            index, offset = divmod(index, size)
-            starts.insert(0, offset * step)
-        where = [
-            slice(start, start + end, stride)
-            for start, end, stride in zip(starts, ends, strides, strict=True)
-        ]
-        parts.append(x[(slice(None), *where)])
-    return tf.concat(parts, axis=-1)
 
 
 def _covered(layer: Any) -> bool:
@@ -109,66 +24,99 @@ def _covered(layer: Any) -> bool:
     return plain and layer.data_format == "channels_last"
 
 
-def _geometry(layer: Any) -> tuple[Any, Any, str, Any]:
-    return layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
+def _geometry(layer: Any) -> Geometry:
+    return Geometry(layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
 
 
 @register(layers.Conv1D, layers.Conv2D, layers.Conv3D, when=_covered)
 def convolution(site: Site, inputs: Any) -> Any:
     """Convolutions in one to three dimensions, grouped ones included."""
     layer = site.layer
-    groups, filters = layer.groups, layer.filters
-    seen = patches(inputs, *_geometry(layer))
-    cells, channels = seen.shape[-2], seen.shape[-1] // groups
-    fan_in, fan_out = cells * channels, filters // groups
-    positions = seen.shape[1]
-    if groups == 1:
-        a = tf.reshape(seen, [-1, positions, fan_in])
-    else:
-        a = tf.reshape(seen, [-1, positions, cells, groups, channels])
-        a = tf.reshape(tf.transpose(a, [0, 3, 1, 2, 4]), [-1, groups, positions, fan_in])
-
-    def arrange(products: tf.Tensor, batch_axes: int) -> tf.Tensor:
-        lead = [-1] * batch_axes
-        products = tf.reshape(products, [*lead, groups, fan_in, fan_out])
-        order = [*range(batch_axes), *(axis + batch_axes for axis in (1, 0, 2))]
-        return tf.transpose(products, order)
+    way = _way(layer, inputs) if layer.groups == 1 else "convolve"
+    a = _patches_of(layer, inputs) if way == "multiply" else None
 
     def explain(g: tf.Tensor) -> Parts:
-        g_rows = tf.reshape(g, [-1, positions, filters])
-        if groups > 1:
-            g_rows = tf.reshape(g_rows, [-1, positions, groups, fan_out])
-            g_rows = tf.transpose(g_rows, [0, 2, 1, 3])
-        shape = tuple(layer.kernel.shape)
-        kernel = Outer(a, g_rows, shape, arrange if groups > 1 else None)
+        groups, filters, shape = layer.groups, layer.filters, tuple(layer.kernel.shape)
+        if way == "rows":
+            g_rows = tf.reshape(g, [-1, 1, math.prod(g.shape[1:-1]), filters])
+            kernel = Outer(patch_rows(inputs, _geometry(layer)), g_rows, shape)
+        else:
+            seen = _patches_of(layer, inputs) if a is None else a
+            g_rows = tf.reshape(g, [-1, seen.shape[-2], filters])
+            if groups > 1:
+                g_rows = tf.reshape(g_rows, [-1, seen.shape[-2], groups, filters // groups])
+                g_rows = tf.transpose(g_rows, [0, 2, 1, 3])
+            kernel = Outer(seen, g_rows, shape, _grouped(layer) if groups > 1 else None)
         return [(layer.kernel, kernel), *biases(layer, g)]
 
-    product = _from_patches(site, inputs, a) if groups == 1 else None
-    outputs = site.tap(site.linear(inputs) if product is None else product, explain)
+    outputs = site.tap(site.linear(inputs) if a is None else _product(site, inputs, a), explain)
     return outputs if layer.activation is None else layer.activation(outputs)
 
 
-def _from_patches(site: Site, inputs: tf.Tensor, a: tf.Tensor) -> tf.Tensor | None:
-    """A convolution as one product of patches that are there anyway; None where that is slower.
+def _patches_of(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+    """Shape (batch, positions, fan-in); with groups (batch, groups, positions, fan-in)."""
+    seen, groups = patches(inputs, _geometry(layer)), layer.groups
+    positions, cells, channels = seen.shape[1:]
+    if groups == 1:
+        return tf.reshape(seen, [-1, positions, cells * channels])
+    seen = tf.reshape(seen, [-1, positions, cells, groups, channels // groups])
+    seen = tf.transpose(seen, [0, 3, 1, 2, 4])
+    return tf.reshape(seen, [-1, groups, positions, cells * channels // groups])
 
-    Few channels and a large kernel make it faster. Its gradient is that of the convolution.
+
+def _grouped(layer: Any) -> Callable[[tf.Tensor, int], tf.Tensor]:
+    """From (groups, fan-in, fan-out) to the kernel's order; see `Outer.arrange`."""
+    groups, filters = layer.groups, layer.filters
+    fan_in = math.prod(layer.kernel.shape[:-1])
+
+    def arrange(products: tf.Tensor, batch_axes: int) -> tf.Tensor:
+        lead = [-1] * batch_axes
+        products = tf.reshape(products, [*lead, groups, fan_in, filters // groups])
+        order = [*range(batch_axes), *(axis + batch_axes for axis in (1, 0, 2))]
+        return tf.transpose(products, order)
+
+    return arrange
+
+
+def _way(layer: Any, inputs: tf.Tensor) -> str:
+    """How to compute a convolution and the gradients of its kernel, whichever is fastest.
+
+    "convolve" as Keras does, and patches for the gradients; "multiply" the kernel with the patches
+    that are there anyway; "rows" as Keras does, and `patch_rows`.
     """
-    layer = site.layer
-    if len(layer.kernel_size) != 2 or max(layer.dilation_rate) > 1:
-        return None
-    kernel = tf.cast(site.cut(layer.kernel), inputs.dtype)
-    strides, padding = [1, *layer.strides, 1], layer.padding.upper()
+    geometry, filters = _geometry(layer), layer.filters
+    if len(geometry.kernel) != 2 or geometry.dilated:
+        return "convolve"
 
-    def convolve(x: tf.Tensor, a: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:  # noqa: ARG001
-        return tf.nn.conv2d(x, kernel, strides, padding)
+    def convolved(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(x, kernel, geometry.strides, geometry.padding.upper())
 
-    def multiply(x: tf.Tensor, a: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:  # noqa: ARG001
-        return tf.tensordot(a, tf.reshape(kernel, [-1, layer.filters]), 1)
+    def convolve(x: tf.Tensor, kernel: tf.Tensor) -> Any:
+        outputs, a = convolved(x, kernel), _patches_of(layer, x)
+        g = tf.reshape(outputs, [-1, a.shape[-2], filters])
+        return outputs, tf.matmul(a, g, transpose_a=True)
+
+    def multiply(x: tf.Tensor, kernel: tf.Tensor) -> Any:
+        a = _patches_of(layer, x)
+        outputs = tf.tensordot(a, tf.reshape(kernel, [-1, filters]), 1)
+        return outputs, tf.matmul(a, outputs, transpose_a=True)
+
+    def rows(x: tf.Tensor, kernel: tf.Tensor) -> Any:
+        outputs, a = convolved(x, kernel), patch_rows(x, geometry)
+        g = tf.reshape(outputs, [-1, 1, a.shape[-2], filters])
+        return outputs, tf.matmul(a, g, transpose_a=True)
 
     ways = {"convolve": convolve, "multiply": multiply}
-    key = ("product", tuple(layer.strides), padding)
-    if fastest(key, ways, inputs, a, kernel) == "convolve":
-        return None
+    if math.prod(layer.kernel.shape[:-1]) <= LARGEST_CONVOLVED and geometry.kernel[0] > 1:
+        ways["rows"] = rows
+    kernel = tf.TensorSpec(layer.kernel.shape, inputs.dtype)
+    return fastest(("convolution", geometry), ways, inputs, kernel)
+
+
+def _product(site: Site, inputs: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
+    """A convolution as one product of its patches. Its gradient is that of the convolution."""
+    layer = site.layer
+    kernel = tf.cast(site.cut(layer.kernel), inputs.dtype)
     space = layer.compute_output_shape(inputs.shape)[1:]
 
     @tf.custom_gradient
@@ -178,11 +126,12 @@ def _from_patches(site: Site, inputs: tf.Tensor, a: tf.Tensor) -> tf.Tensor | No
                 input_sizes=tf.shape(x),
                 filter=kernel,
                 out_backprop=upstream,
-                strides=strides,
-                padding=padding,
+                strides=[1, *layer.strides, 1],
+                padding=layer.padding.upper(),
             )
 
-        return tf.reshape(multiply(x, a, kernel), [-1, *space]), gradient
+        outputs = tf.tensordot(a, tf.reshape(kernel, [-1, layer.filters]), 1)
+        return tf.reshape(outputs, [-1, *space]), gradient
 
     outputs = product(inputs)
     return outputs if layer.bias is None else outputs + tf.cast(site.cut(layer.bias), inputs.dtype)
@@ -218,7 +167,7 @@ def depthwise_convolution(site: Site, inputs: Any) -> Any:
     layer = site.layer
 
     def explain(g: tf.Tensor) -> Parts:
-        seen = patches(inputs, *_geometry(layer))
+        seen = patches(inputs, _geometry(layer))
         return [(layer.kernel, _depthwise(seen, g, layer.kernel)), *biases(layer, g)]
 
     outputs = site.tap(site.linear(inputs), explain)
@@ -232,7 +181,7 @@ def separable_convolution(site: Site, inputs: Any) -> Any:
     kernel, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
 
     def explain_depthwise(g: tf.Tensor) -> Parts:
-        return [(kernel, _depthwise(patches(inputs, *_geometry(layer)), g, kernel))]
+        return [(kernel, _depthwise(patches(inputs, _geometry(layer)), g, kernel))]
 
     between = keras.ops.depthwise_conv(
         inputs,

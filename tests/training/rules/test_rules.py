@@ -184,8 +184,9 @@ def test_masked_steps_of_a_recurrent_layer_count_for_nothing(oracle, kind, zeros
 
 
 @pytest.mark.parametrize("forced", ["ghost", "formed", "pieces"])
-@pytest.mark.parametrize("case", ["dense over positions", "grouped convolution"])
+@pytest.mark.parametrize("case", ["dense over positions", "grouped convolution", "convolution"])
 def test_every_way_to_a_norm_agrees_with_the_loop(oracle, monkeypatch, case, forced):
+    preferring(monkeypatch, "rows")
     pieces = []
     original = Outer._norms_in_pieces
 
@@ -210,30 +211,36 @@ def test_every_way_to_a_norm_agrees_with_the_loop(oracle, monkeypatch, case, for
     assert all(piece < ROWS for piece in pieces)
 
 
-@pytest.mark.parametrize("way", ["extract", "convolve"])
-def test_both_ways_to_patches_agree_with_the_loop(oracle, monkeypatch, way):
-    monkeypatch.setattr(
-        "lepton_flwr.training.rules.convolution.fastest", lambda key, ways, *like: way
-    )
+def preferring(monkeypatch, *names):
+    """Convolutions take the first of `names` that there is; returns what they took."""
+    taken = []
+
+    def choose(key, ways, *like):
+        taken.append(next((name for name in names if name in ways), next(iter(ways))))
+        return taken[-1]
+
+    for module in ("rules.convolution", "patches"):
+        monkeypatch.setattr(f"lepton_flwr.training.{module}.fastest", choose)
+    return taken
+
+
+@pytest.mark.parametrize("way", ["gather", "extract", "convolve"])
+def test_every_way_to_patches_agrees_with_the_loop(oracle, monkeypatch, way):
+    preferring(monkeypatch, way)
     check(oracle, lambda: [layers.Conv2D(4, (3, 2), strides=(2, 1), padding="same")], (6, 7, 2))
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_convolutions_by_products_of_patches_agree_with_the_loop(oracle, monkeypatch, padding):
-    chosen = []
-
-    def multiply(key, ways, *like):
-        chosen.append("multiply" in ways)
-        return "multiply" if "multiply" in ways else next(iter(ways))
-
-    monkeypatch.setattr("lepton_flwr.training.rules.convolution.fastest", multiply)
+@pytest.mark.parametrize("way", ["multiply", "rows"])
+def test_every_way_to_convolve_agrees_with_the_loop(oracle, monkeypatch, way, padding):
+    taken = preferring(monkeypatch, way)
 
     def stack():
         first = layers.Conv2D(3, (3, 2), strides=(2, 1), padding=padding, activation="tanh")
         return [layers.Dense(2, "tanh"), first, layers.Conv2D(2, 2, use_bias=False)]
 
     check(oracle, stack, (7, 8, 2))
-    assert any(chosen)
+    assert way in taken
 
 
 @st.composite
@@ -252,16 +259,19 @@ def convolutions(draw):
         "use_bias": draw(st.booleans()),
     }
     shape = (*draw(st.tuples(*[st.integers(7, 9)] * rank)), 2 * groups)
-    return rank, arguments, shape
+    ways = draw(st.permutations(["convolve", "extract", "gather", "multiply", "rows"]))
+    return rank, arguments, shape, ways
 
 
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(convolutions())
 def test_any_convolution(oracle, convolution):
-    rank, arguments, shape = convolution
+    rank, arguments, shape, ways = convolution
     kind = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1]
-    check(oracle, lambda: [kind(**arguments)], shape)
+    with pytest.MonkeyPatch.context() as patch:
+        preferring(patch, *ways)
+        check(oracle, lambda: [kind(**arguments)], shape)
 
 
 @pytest.mark.slow
