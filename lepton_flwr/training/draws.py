@@ -1,11 +1,11 @@
 """What a private step takes from the data and from the operating system's randomness."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 _SMALLEST_BUCKET = 16
 _ALIGNMENT = 64  # bytes; TensorFlow takes arrays that start so without copying them
 _BLOCK = _ALIGNMENT // 4
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,27 @@ class DrawSource:
         return rows
 
     @contextmanager
-    def ahead(self, count: int) -> Iterator[Iterator[Draw]]:
-        """`count` draws in order, each made by a second thread while the one before is in use."""
-        with ThreadPoolExecutor(1, "lepton-draws") as pool:
-            yield self._ahead(pool, count)
+    def ahead(self, count: int, made: Callable[[Draw], _Made]) -> Iterator[Iterator[_Made]]:
+        """What is made of `count` draws in order, each while the one before is in use.
 
-    def _ahead(self, pool: ThreadPoolExecutor, count: int) -> Iterator[Draw]:
-        waiting: Future[Draw] = pool.submit(self.draw, 0)
+        Args:
+            count: how many.
+            made: called in a second thread, as is `draw`.
+        """
+        with ThreadPoolExecutor(1, "lepton-draws") as pool:
+            yield self._ahead(pool, count, made)
+
+    def _ahead(
+        self, pool: ThreadPoolExecutor, count: int, made: Callable[[Draw], _Made]
+    ) -> Iterator[_Made]:
+        def make(turn: int) -> _Made:
+            return made(self.draw(turn))
+
+        waiting: Future[_Made] = pool.submit(make, 0)
         for number in range(1, count + 1):
             ready = waiting.result()
             if number < count:
-                waiting = pool.submit(self.draw, number % 2)
+                waiting = pool.submit(make, number % 2)
             yield ready
 
     def _buffer(self, turn: int, size: int) -> Draw:

@@ -7,7 +7,7 @@ history = trainer.fit(x, y, epochs=15, validation_data=(x_test, y_test))
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from lepton_flwr.privacy import accounting
 from lepton_flwr.privacy.accounting import BudgetError, SampledGaussian
 from lepton_flwr.privacy.noise import GaussianNoise
 from lepton_flwr.training import checkpoint
-from lepton_flwr.training.draws import DrawSource
+from lepton_flwr.training.draws import Draw, DrawSource
 from lepton_flwr.training.engine import GradientEngine, get_engine
 from lepton_flwr.training.loop import as_arrays, batch_specs, cached, reset_optimizer, run_epochs
 from lepton_flwr.training.model_checks import seed_states
@@ -233,12 +233,15 @@ class PrivateTrainer:
         for state in seed_states(self.model):
             state.assign(self._sampling.uint32(2).astype(np.int64) >> 1)
 
-        with source.ahead(total) as draws:
+        def prepared(draw: Draw) -> Callable[[], None]:
+            return step.prepared(draw, l2_norm_clip, self.physical_batch_size)
+
+        with source.ahead(total, prepared) as ready:
 
             def one_step() -> None:
-                draw = next(draws)
+                release = next(ready)
                 self.steps_taken += 1  # before the release, which may fail half-way
-                step.run(draw, l2_norm_clip, self.physical_batch_size)
+                release()
 
             return run_epochs(
                 self.model,

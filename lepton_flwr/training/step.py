@@ -30,8 +30,10 @@ class CompiledStep:
     clipped_sum: Callable[..., list[tf.Tensor]]
     release: Callable[..., None]
 
-    def run(self, draw: Draw, l2_norm_clip: tf.Tensor, piece: int | None) -> None:
-        """One private step.
+    def prepared(
+        self, draw: Draw, l2_norm_clip: tf.Tensor, piece: int | None
+    ) -> Callable[[], None]:
+        """Give a draw to TensorFlow, in whatever thread; what is returned takes the private step.
 
         Args:
             draw: the batch, masked by one over its expected size, and noise scaled for the mean.
@@ -39,8 +41,11 @@ class CompiledStep:
             piece: rows computed at a time; None takes all at once.
         """
         if piece is None or draw.mask.size <= piece:
-            self.at_once(*_tensors(draw.data, draw.mask, l2_norm_clip, draw.noise))
-            return
+            tensors = _tensors(draw.data, draw.mask, l2_norm_clip, draw.noise)
+            return lambda: self.at_once(*tensors)
+        return lambda: self._in_pieces(draw, l2_norm_clip, piece)
+
+    def _in_pieces(self, draw: Draw, l2_norm_clip: tf.Tensor, piece: int) -> None:
         total: list[tf.Tensor] | None = None
         for data, mask in draw.pieces(piece):
             sums = self.clipped_sum(*_tensors(data, mask, l2_norm_clip))

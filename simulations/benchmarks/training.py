@@ -1,10 +1,12 @@
 """What a private step costs: `python -m simulations.benchmarks.training [--quick]`.
 
 Every row of a model runs in one process, in turns, and is compared with the plain Keras step of
-the same model: the compiled train function of `fit`, with or without XLA, whichever is faster.
-Memory is the most that a process of its own holds during steps, beyond what it holds between them:
-activations, gradients and copies, not weights, data or compiled code; compared with Keras without
-XLA. The peers are the two recipes of tensorflow-privacy, on tf-keras twins.
+the same model: the compiled train function of `fit` on a batch that is there, with or without XLA,
+whichever is faster. "Keras fit" is a step of `fit` with shuffled batches and callbacks, which the
+private step has in it too. Memory is the most that a process of its own holds during steps, beyond
+what it holds between them: activations, gradients and copies, not weights, data or compiled code;
+compared with Keras without XLA. The peers are the two recipes of tensorflow-privacy, on tf-keras
+twins.
 """
 
 import os
@@ -37,7 +39,7 @@ BATCH = 256
 QUICK_BATCH = 16
 BATCHES = 40  # in the data set that the private step samples from
 CLIP, NOISE = 1.0, 1.1
-KERAS, XLA = "Keras", "Keras, XLA"
+KERAS, XLA, FIT = "Keras", "Keras, XLA", "Keras fit"
 DP_MODEL = "tensorflow-privacy DPModel"
 DP_OPTIMIZER = "tensorflow-privacy DPKerasSGDOptimizer"
 STEP, GRADIENTS = "private step", "gradients only"
@@ -101,7 +103,7 @@ def subjects(model: str) -> list[str]:
     """What is measured for a model; the plain steps come first."""
     engines = [name for name in ENGINES if name != REFERENCE or model in TWINS]
     private = [f"{engine}: {part}" for engine in engines for part in (GRADIENTS, STEP)]
-    return [KERAS, XLA, *private, *([DP_MODEL, DP_OPTIMIZER] if model in TWINS else [])]
+    return [KERAS, XLA, FIT, *private, *([DP_MODEL, DP_OPTIMIZER] if model in TWINS else [])]
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def prepare(model: str, subject: str, batch: int) -> Run:
     built.compile(keras.optimizers.SGD(0.01), loss, jit_compile=subject == XLA)
     if subject in (KERAS, XLA):
         return _train_function(built, *_rows(built, batch))
+    if subject == FIT:
+        return _fit(built, batch)
     engine, _, part = subject.partition(": ")
     return (_private_step if part == STEP else _gradients)(built, engine, batch)
 
@@ -162,6 +166,33 @@ def _train_function(model: Any, x: np.ndarray, y: np.ndarray) -> Run:
     return _timed(lambda: step(data))
 
 
+def _fit(model: Any, batch: int, batches: int = BATCHES) -> Run:
+    """Steps of Keras' `fit`, from one end to the next."""
+    x, y = _rows(model, batches * batch)
+
+    def run(steps: int) -> Seconds:
+        rows = min((steps + 1) * batch, len(x))
+        return _between_steps(
+            lambda watch: model.fit(
+                x[:rows], y[:rows], batch_size=batch, verbose=0, callbacks=[watch]
+            )
+        )
+
+    return run
+
+
+def _between_steps(fit: Callable[[Any], object]) -> Seconds:
+    import keras
+
+    ends: Seconds = []
+    fit(
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_, **__: ends.append(time.perf_counter())
+        )
+    )
+    return np.diff(ends).tolist()
+
+
 def _gradients(model: Any, engine: str, batch: int) -> Run:
     import tensorflow as tf
 
@@ -174,21 +205,14 @@ def _gradients(model: Any, engine: str, batch: int) -> Run:
 
 
 def _private_step(model: Any, engine: str, batch: int, batches: int = BATCHES) -> Run:
-    """Steps of `fit`, from one end to the next: sampling, noise and optimizer included."""
-    import keras
-
+    """Steps of the private `fit`: sampling, noise and optimizer included."""
     from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 
     x, y = _rows(model, batches * batch)
     trainer = PrivateTrainer(model, RecordPrivacy(CLIP, NOISE, 1 / batches), engine=engine)
 
     def run(steps: int) -> Seconds:
-        ends: Seconds = []
-        watch = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda *_, **__: ends.append(time.perf_counter())
-        )
-        trainer.fit(x, y, steps=steps + 1, callbacks=[watch])
-        return np.diff(ends).tolist()
+        return _between_steps(lambda watch: trainer.fit(x, y, steps=steps + 1, callbacks=[watch]))
 
     return run
 

@@ -77,11 +77,15 @@ def test_batches_are_padded_to_whole_pieces(size):
     np.testing.assert_array_equal(np.concatenate([data[1] for data, _ in pieces]), draw.data[1])
 
 
+def copied(draw):
+    return draw.mask.copy(), draw.noise.copy()
+
+
 def test_draws_made_ahead_are_those_made_one_by_one():
     by_hand = source()
-    expected = [(d.mask.copy(), d.noise.copy()) for d in (by_hand.draw() for _ in range(7))]
-    with source().ahead(7) as draws:
-        found = [(d.mask.copy(), d.noise.copy()) for d in draws]
+    expected = [copied(by_hand.draw()) for _ in range(7)]
+    with source().ahead(7, copied) as draws:
+        found = list(draws)
     assert len(found) == 7
     for (mask, noise), (other_mask, other_noise) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mask, other_mask)
@@ -89,7 +93,7 @@ def test_draws_made_ahead_are_those_made_one_by_one():
 
 
 def test_a_draw_in_use_is_not_overwritten_by_the_next():
-    with source().ahead(50) as draws:
+    with source().ahead(50, lambda draw: draw) as draws:
         for draw in draws:
             noise, mask = draw.noise.copy(), draw.mask.copy()
             time.sleep(0.001)
@@ -109,7 +113,7 @@ def test_noise_has_the_stated_deviation():
 def test_an_error_in_the_thread_reaches_the_training():
     made = source()
     made.noise.fill = None  # not callable
-    with made.ahead(3) as draws, pytest.raises(TypeError):
+    with made.ahead(3, copied) as draws, pytest.raises(TypeError):
         next(draws)
 
 
