@@ -14,7 +14,7 @@ from lepton_flwr.errors import LeptonError
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
 PAUSE_GROWTH = 1.25  # a pause is about a fifth of the time that nothing has come
-PAUSE_SHARE = 2.0  # and at least so many times what asking took: devices' requests need the server
+PAUSE_SHARE = 2.0  # and so many times what asking in vain took: devices' requests need the server
 
 # Called with the number of replies so far and the nodes that have not answered.
 Progress = Callable[[int, Sequence[int]], None]
@@ -92,7 +92,8 @@ def exchange(
         while group := list(itertools.islice(ids, at_once)):
             before = time.monotonic()
             replies = list(grid.pull_messages(group))
-            asked += time.monotonic() - before
+            if not replies:
+                asked += time.monotonic() - before
             while replies:
                 reply = replies.pop(0)
                 message_id = reply.metadata.reply_to_message_id

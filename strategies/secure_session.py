@@ -35,7 +35,8 @@ from lepton_flwr.secagg.wire import EXCHANGE, MASKED, RECORD, Exchange
 from strategies.exchange import Patience, RunInterruptedError, exchange
 from strategies.watcher import Watcher
 
-SMALL_AT_ONCE = 16  # replies without a masked vector that may be in memory together
+MOST_AT_ONCE = 16  # replies that may be in memory together
+MOST_BYTES_AT_ONCE = 2**24  # of their masked vectors
 FIRST_BACKOFF = 1.0  # seconds before the first retry; each further one waits twice as long
 
 
@@ -142,6 +143,12 @@ class SecureSession:
         self.report.seconds["aggregate"] = time.monotonic() - start
         return total
 
+    def _at_once(self, step: Exchange) -> int:
+        if step is not Exchange.WORK:
+            return MOST_AT_ONCE
+        size = self.config.layout.dimension * np.dtype(np.uint32).itemsize
+        return min(max(MOST_BYTES_AT_ONCE // size, 1), MOST_AT_ONCE)
+
     def _ask(
         self,
         step: Exchange,
@@ -166,7 +173,7 @@ class SecureSession:
             progress=lambda done, nodes: self._watcher.waiting(step, done, total, nodes),
             missing=lambda nodes: self._missing(step, nodes),
             stop=self._stop,
-            at_once=1 if step is Exchange.WORK else SMALL_AT_ONCE,
+            at_once=self._at_once(step),
         ):
             self._receive(step, node, reply, receive)
         self.report.seconds[step] = seconds = time.monotonic() - start

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from lepton_flwr.crypto.files import read_private
 from lepton_flwr.crypto.members import NODE_KEY_FILE
 from lepton_flwr.crypto.recipients import DecryptionKey
 from lepton_flwr.data.wire import SCHEMA_FILE
+from lepton_flwr.deploy import supernode as warm_supernode
 from lepton_flwr.deploy.probe import try_server
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.deploy.status import STOPPED, StatusFile
@@ -136,7 +138,7 @@ class _SuperNode:
         check(folder)  # it may have ended, or been revoked, since the last start
         try_server(self._server, authority)
         command = [
-            "flower-supernode",
+            *self._program,
             "--root-certificates", str(authority),
             "--superlink", str(self._server),
             "--host", "127.0.0.1",
@@ -154,6 +156,12 @@ class _SuperNode:
         if self._programs is not None:
             variables["PATH"] = os.pathsep.join([str(self._programs), environment()["PATH"]])
         return command, variables
+
+    @property
+    def _program(self) -> list[str]:
+        if self._programs is None:  # no warm launcher
+            return [warm_supernode.COMMAND]
+        return [sys.executable, "-P", warm_supernode.__file__, warm_supernode.COMMAND]
 
     def look(self, added: str, up: bool) -> bool:
         if _JOINED in added:

@@ -157,9 +157,10 @@ def _hurry() -> None:
     program: Any = sys.modules.get("flwr.supernode.runtime.run_clientapp")
     if inflatable is None or program is None:
         return
-    inflatable.pull_objects.__kwdefaults__.update(
-        initial_backoff=FIRST_PAUSE, backoff_cap=LONGEST_PAUSE, max_tries_per_object=None
-    )
+    for pull in (inflatable.pull_objects, inflatable.pull_and_inflate_object_from_tree):
+        pull.__kwdefaults__.update(
+            initial_backoff=FIRST_PAUSE, backoff_cap=LONGEST_PAUSE, max_tries_per_object=None
+        )
     unpack = program.install_from_fab
 
     def unpack_once(bundle: bytes, **options: object) -> object:

@@ -28,7 +28,7 @@ from lepton_flwr.data.federated import ClientData
 from lepton_flwr.errors import FederationError
 from lepton_flwr.secagg.wire import Exchange
 from simulations.flower import Flower
-from simulations.loopback import environment, free_port
+from simulations.loopback import POLL_VARIABLE, environment, free_port
 from simulations.measured import bundle
 from simulations.measured.server import TIMES_FILE
 from simulations.processes import Processes, termination_as_exit
@@ -36,6 +36,9 @@ from simulations.processes import Processes, termination_as_exit
 START_SECONDS = 120.0
 END_SECONDS = 120.0
 SIZE = 10_000
+# How often a SuperExec asks is the server's and the device's to choose; and with the other, which
+# containers for builds often have, Python would compile an app anew for each message.
+_NOT_OF_AN_OWNER = (POLL_VARIABLE, "PYTHONDONTWRITEBYTECODE")
 CONNECTION, FLOWER_HOME = "lepton", "flower"  # of a server's folder
 
 Line = Mapping[str, Any]
@@ -65,6 +68,8 @@ def measure(
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     variables = {**environment(), "PYTHONPATH": paths}
+    for name in _NOT_OF_AN_OWNER:
+        variables.pop(name, None)
     with termination_as_exit(), Processes(logs, variables) as processes:
         address = f"localhost:{free_port()}"
         made_by = ["federation", "init", str(federation), "--nodes", str(nodes)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lepton_flwr.crypto.address import Address
-from lepton_flwr.deploy import device, forkrequest, forkserver, warm
+from lepton_flwr.deploy import device, forkrequest, forkserver, supernode, warm
 from lepton_flwr.deploy.folders import create
 from lepton_flwr.deploy.settings import DeviceSettings
 from lepton_flwr.errors import ConfigError
@@ -320,7 +320,8 @@ def test_the_launchers_program_is_the_first_that_flower_finds(made, monkeypatch)
     (made / "with a space").mkdir()
     path = programs.install()
     node = device._SuperNode(made, Address("localhost", 8000), path)
-    _, variables = node.prepare()
+    command, variables = node.prepare()
+    assert command[:4] == [sys.executable, "-P", supernode.__file__, "flower-supernode"]
     found = shutil.which("flwr-clientapp", path=variables["PATH"])
     assert found == str(path / "flwr-clientapp")
     assert shutil.which("flower-supernode", path=variables["PATH"]) is not None
@@ -384,8 +385,8 @@ class TestHurry:
         parts = importlib.import_module("flwr.supercore.inflatable.inflatable_utils")
         monkeypatch.setenv("FLWR_HOME", str(folder))
         monkeypatch.setattr(program, "install_from_fab", program.install_from_fab)
-        defaults = dict(parts.pull_objects.__kwdefaults__)
-        monkeypatch.setattr(parts.pull_objects, "__kwdefaults__", defaults)
+        for pull in (parts.pull_objects, parts.pull_and_inflate_object_from_tree):
+            monkeypatch.setattr(pull, "__kwdefaults__", dict(pull.__kwdefaults__))
         return program, parts
 
     def test_a_bundle_is_unpacked_once_and_another_one_too(self, flower, monkeypatch, folder):
@@ -433,6 +434,57 @@ class TestHurry:
 
         assert parts.pull_objects(["a"], pull) == {"a": b"part"}
         assert len(tries) == 4
+
+    def test_that_holds_for_what_flowers_client_process_calls(self, flower, monkeypatch):
+        from flwr.app import ConfigRecord
+        from flwr.supercore.inflatable.inflatable_object import get_object_tree
+
+        program, parts = flower
+        forkserver._hurry()
+        record, given = ConfigRecord({"a": 1}), []
+
+        def pull_objects(names, pull, **options):
+            given.append(options)
+            return {name: record.deflate() for name in names}
+
+        monkeypatch.setattr(parts, "pull_objects", pull_objects)
+        pull = program.pull_and_inflate_object_from_tree
+        assert pull(get_object_tree(record), None, lambda _: None, return_type=ConfigRecord)
+        (options,) = given
+        assert options["initial_backoff"] == forkserver.FIRST_PAUSE
+        assert options["backoff_cap"] == forkserver.LONGEST_PAUSE
+        assert options["max_tries_per_object"] is None
+
+
+@pytest.mark.skipif(not MADE_FOR, reason="made for another version of Flower")
+def test_a_supernode_looks_sooner_for_a_reply_and_sleeps_as_long_where_it_asks(monkeypatch):
+    program = importlib.import_module(supernode.MODULE)
+    monkeypatch.setattr(program, "time", program.time)
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    supernode.hurry()
+    replies = [[], [], []]
+
+    class State:
+        def get_messages_legacy(self, is_reply):
+            if not replies:
+                raise StopIteration
+            return replies.pop()
+
+    with pytest.raises(StopIteration):
+        program._push_messages(State(), None, None, None)
+    assert slept == [supernode.PAUSE] * 3
+    program.time.sleep(3)
+    assert slept[3:] == [3]
+    assert program.time.monotonic() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MADE_FOR, reason="made for another version of Flower")
+def test_the_supernode_that_is_started_is_flowers_own_program():
+    words = [sys.executable, "-P", supernode.__file__, supernode.COMMAND, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("usage: flower-supernode")
 
 
 def build_bundle(folder):
