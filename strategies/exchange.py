@@ -11,10 +11,10 @@ from flwr.serverapp import Grid
 
 from lepton_flwr.errors import LeptonError
 
-FIRST_PAUSE = 0.01
-LONGEST_PAUSE = 0.5
+FIRST_PAUSE, LAST_PAUSE = 0.01, 0.25  # seconds
 PAUSE_GROWTH = 1.25  # a pause is about a fifth of the time that nothing has come
 PAUSE_SHARE = 2.0  # and so many times what asking in vain took: devices' requests need the server
+LONGEST_PAUSE = 0.5  # even then
 
 # Called with the number of replies so far and the nodes that have not answered.
 Progress = Callable[[int, Sequence[int]], None]
@@ -116,6 +116,6 @@ def exchange(
         if not pending or time.monotonic() - start > allowed:
             break
         time.sleep(max(pause, min(PAUSE_SHARE * asked, LONGEST_PAUSE)))
-        pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE)
+        pause = min(PAUSE_GROWTH * pause, LAST_PAUSE)
     if missing is not None and (late := [*pending.values(), *unsent]):
         missing(late)
