@@ -28,7 +28,7 @@ LOGS, FLOWER_HOME = "logs", "flower"
 # Flower's exit codes for bad arguments, a database of another version, and bad certificates.
 FATAL = frozenset({104, 105, 600, 602, 604, 605} | {2})
 _LOOK_SECONDS, _CERTIFICATE_SECONDS = 2.0, 30.0
-_POLL_SECONDS = "0.5"
+_POLL_SECONDS = "1"
 _HOST = "127.0.0.1"
 
 
