@@ -43,7 +43,7 @@ KERAS, XLA, FIT = "Keras", "Keras, XLA", "Keras fit"
 DP_MODEL = "tensorflow-privacy DPModel"
 DP_OPTIMIZER = "tensorflow-privacy DPKerasSGDOptimizer"
 STEP, GRADIENTS = "private step", "gradients only"
-ROUNDS, STEPS = 9, 10
+ROUNDS, STEPS, MEMORY_STEPS = 9, 10, 12
 SLOW, SLOW_STEPS = 1.0, 3  # seconds; a slower step is taken a few times, after the others
 REFERENCE = "tensorflow-privacy"
 VOCABULARY, LENGTH = 10_000, 64
@@ -119,8 +119,15 @@ class Row:
     mebibytes: float | None
 
 
-def prepare(model: str, subject: str, batch: int) -> Run:
-    """Build a subject; what is returned takes that many steps and returns their seconds."""
+def prepare(model: str, subject: str, batch: int, largest: int | None = None) -> Run:
+    """Build a subject; what is returned takes that many steps and returns their seconds.
+
+    Args:
+        model: a name of `MODELS`.
+        subject: see `subjects`.
+        batch: examples of a step; of a private one on average.
+        largest: to which private batches are cut.
+    """
     if subject in (DP_MODEL, DP_OPTIMIZER):
         return _of_tensorflow_privacy(model, subject, batch)
     import keras
@@ -134,7 +141,9 @@ def prepare(model: str, subject: str, batch: int) -> Run:
     if subject == FIT:
         return _fit(built, batch)
     engine, _, part = subject.partition(": ")
-    return (_private_step if part == STEP else _gradients)(built, engine, batch)
+    if part == GRADIENTS:
+        return _gradients(built, engine, batch)
+    return _private_step(built, engine, batch, largest=largest)
 
 
 def _rows(model: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,12 +213,15 @@ def _gradients(model: Any, engine: str, batch: int) -> Run:
     return _timed(lambda: clipped_sum(x, y, mask, clip))
 
 
-def _private_step(model: Any, engine: str, batch: int, batches: int = BATCHES) -> Run:
-    """Steps of the private `fit`: sampling, noise and optimizer included."""
+def _private_step(
+    model: Any, engine: str, batch: int, batches: int = BATCHES, largest: int | None = None
+) -> Run:
+    """Steps of the private `fit`, batches cut to `largest`: with sampling, noise and optimizer."""
     from lepton_flwr.training.private import PrivateTrainer, RecordPrivacy
 
     x, y = _rows(model, batches * batch)
-    trainer = PrivateTrainer(model, RecordPrivacy(CLIP, NOISE, 1 / batches), engine=engine)
+    privacy = RecordPrivacy(CLIP, NOISE, 1 / batches, truncated_batch_size=largest)
+    trainer = PrivateTrainer(model, privacy, engine=engine)
 
     def run(steps: int) -> Seconds:
         return _between_steps(lambda watch: trainer.fit(x, y, steps=steps + 1, callbacks=[watch]))
@@ -266,19 +278,25 @@ def measure_time(model: str, names: Sequence[str], batch: int, rounds: int) -> d
 def measure_memory(model: str, subject: str, batch: int) -> float | None:
     """Mebibytes that steps take; see the top of this file."""
     command = [sys.executable, "-m", __spec__.name, "--memory-of", model, subject, str(batch)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    # What is free goes back at once: no allocator keeps it for the next step, or in between.
+    variables = {
+        **os.environ,
+        "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(2**17),
+    }
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     lines = done.stdout.strip().splitlines()
     return float(json.loads(lines[-1])) if done.returncode == 0 and lines else None
 
 
 def _memory_here(model: str, subject: str, batch: int) -> float:
-    run = prepare(model, subject, batch)
-    run(3)
+    run = prepare(model, subject, batch, largest=batch)
+    run(MEMORY_STEPS)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    run(3)
+    run(MEMORY_STEPS)
     return (_status("VmHWM") - before) / 1024
 
 

@@ -37,11 +37,13 @@ def convolution(site: Site, inputs: Any) -> Any:
 
     def explain(g: tf.Tensor) -> Parts:
         groups, filters, shape = layer.groups, layer.filters, tuple(layer.kernel.shape)
+        with tf.control_dependencies([g]):  # taken earlier, patches would only fill memory
+            late = tf.identity(inputs)
         if way == "rows":
             g_rows = tf.reshape(g, [-1, 1, math.prod(g.shape[1:-1]), filters])
-            kernel = Outer(patch_rows(inputs, _geometry(layer)), g_rows, shape)
+            kernel = Outer(patch_rows(late, _geometry(layer)), g_rows, shape)
         else:
-            seen = _patches_of(layer, inputs) if a is None else a
+            seen = _patches_of(layer, late) if a is None else a
             g_rows = tf.reshape(g, [-1, seen.shape[-2], filters])
             if groups > 1:
                 g_rows = tf.reshape(g_rows, [-1, seen.shape[-2], groups, filters // groups])
