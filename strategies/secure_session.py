@@ -69,6 +69,14 @@ class SessionReport:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+def replies_at_once(step: Exchange, dimension: int) -> int:
+    """How many replies may be in memory together, where each may have a vector of so many uint32."""
+    if step is not Exchange.WORK:
+        return MOST_AT_ONCE
+    size = dimension * np.dtype(np.uint32).itemsize
+    return min(max(MOST_BYTES_AT_ONCE // size, 1), MOST_AT_ONCE)
+
+
 class SecureSession:
     """Runs one session over the messages that a strategy would have sent.
 
@@ -143,12 +151,6 @@ class SecureSession:
         self.report.seconds["aggregate"] = time.monotonic() - start
         return total
 
-    def _at_once(self, step: Exchange) -> int:
-        if step is not Exchange.WORK:
-            return MOST_AT_ONCE
-        size = self.config.layout.dimension * np.dtype(np.uint32).itemsize
-        return min(max(MOST_BYTES_AT_ONCE // size, 1), MOST_AT_ONCE)
-
     def _ask(
         self,
         step: Exchange,
@@ -173,7 +175,7 @@ class SecureSession:
             progress=lambda done, nodes: self._watcher.waiting(step, done, total, nodes),
             missing=lambda nodes: self._missing(step, nodes),
             stop=self._stop,
-            at_once=self._at_once(step),
+            at_once=replies_at_once(step, self.config.layout.dimension),
         ):
             self._receive(step, node, reply, receive)
         self.report.seconds[step] = seconds = time.monotonic() - start

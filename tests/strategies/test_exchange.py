@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from lepton_flwr.secagg.wire import Exchange
 from strategies import exchange as module
 from strategies.exchange import Patience, RunInterruptedError, exchange
+from strategies.secure_session import replies_at_once
 
 
 class Clock:
@@ -127,6 +129,12 @@ def test_no_more_replies_are_held_than_may_be_and_all_come(wait, at_once):
     came, late, _ = wait(times, Patience(9), at_once=at_once)
     assert (sorted(came), late) == (list(range(7)), [])
     assert max(wait.grid.asked) == min(at_once, 7)
+
+
+def test_large_vectors_are_taken_one_at_a_time_and_small_ones_together():
+    assert replies_at_once(Exchange.WORK, 10_000_000) == 1
+    assert 1 < replies_at_once(Exchange.WORK, 1_000_000) < replies_at_once(Exchange.WORK, 10)
+    assert replies_at_once(Exchange.KEYS, 10_000_000) == replies_at_once(Exchange.WORK, 1)
 
 
 def test_a_reply_to_something_else_or_a_second_one_is_left(wait):
