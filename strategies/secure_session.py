@@ -70,7 +70,7 @@ class SessionReport:
 
 
 def replies_at_once(step: Exchange, dimension: int) -> int:
-    """How many replies may be in memory together, where each may have a vector of so many uint32."""
+    """How many replies may be in memory together, each with a vector of so many uint32 at most."""
     if step is not Exchange.WORK:
         return MOST_AT_ONCE
     size = dimension * np.dtype(np.uint32).itemsize
