@@ -21,7 +21,7 @@ from lepton_flwr.training.vectorized import VectorizedEngine
 log = logging.getLogger(__name__)
 _LARGEST_FORMED = 2**20  # entries of one example's gradient of one variable, formed at all
 _FEW = 2**13  # with more, a batch's gradients are formed in pieces
-_PIECE = 2**18  # entries of a piece, one mebibyte
+_PIECE = 2**19  # entries of a piece, two mebibytes
 
 
 class BookkeepingEngine(GradientEngine):
