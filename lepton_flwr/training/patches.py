@@ -88,10 +88,11 @@ def patches(x: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     width = cells * channels
 
     def gathered(x: tf.Tensor) -> tf.Tensor:
-        index = np.zeros((1, 1), np.int64)
+        index = tf.zeros([1, 1], tf.int32)  # put together in the step: it can be large
         for size, seen in zip(space, along, strict=True):
-            index = index[:, np.newaxis, :, np.newaxis] * size + seen[:, np.newaxis]
-            index = index.reshape(index.shape[0] * index.shape[1], -1)
+            among = tf.constant(seen[:, np.newaxis], tf.int32)
+            index = index[:, tf.newaxis, :, tf.newaxis] * size + among
+            index = tf.reshape(index, [math.prod(index.shape[:2]), -1])
         return tf.gather(tf.reshape(x, [-1, math.prod(space), channels]), index, axis=1)
 
     def extracted(x: tf.Tensor) -> tf.Tensor:
