@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--import-only", action="store_true", help="leave the messages out")
     options = parser.parse_args()
+    # With it, which containers for builds often have, an app is compiled anew for each message.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     console = Console(width=100)
     wall, cpu, peak = import_cost(options.repeats)
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
