@@ -14,7 +14,7 @@ from lepton_flwr.crypto.stream import CipherStream
 from lepton_flwr.privacy.noise import GaussianNoise, poisson_sample
 
 _SMALLEST_BUCKET = 16
-_ALIGNMENT = 64  # bytes; TensorFlow takes arrays that start so without copying them
+_ALIGNMENT = 64  # bytes; TensorFlow cuts a tensor there without copying it
 _BLOCK = _ALIGNMENT // 4
 _Made = TypeVar("_Made")
 
