@@ -100,7 +100,7 @@ def _way(layer: Any, inputs: tf.Tensor) -> str:
 
     def multiply(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         a = _patches_of(layer, x)
-        outputs = tf.tensordot(a, tf.reshape(kernel, [-1, filters]), 1)
+        outputs = _times(a, kernel)
         return outputs, tf.matmul(a, outputs, transpose_a=True)
 
     def rows(x: tf.Tensor, kernel: tf.Tensor) -> Any:
@@ -113,6 +113,11 @@ def _way(layer: Any, inputs: tf.Tensor) -> str:
         ways["rows"] = rows
     kernel = tf.TensorSpec(layer.kernel.shape, inputs.dtype)
     return fastest(("convolution", geometry), ways, inputs, kernel)
+
+
+def _times(a: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Patches times the kernel, shape (batch, positions, filters)."""
+    return tf.tensordot(a, tf.reshape(kernel, [-1, kernel.shape[-1]]), 1)
 
 
 def _product(site: Site, inputs: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
@@ -132,8 +137,7 @@ def _product(site: Site, inputs: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
                 padding=layer.padding.upper(),
             )
 
-        outputs = tf.tensordot(a, tf.reshape(kernel, [-1, layer.filters]), 1)
-        return tf.reshape(outputs, [-1, *space]), gradient
+        return tf.reshape(_times(a, kernel), [-1, *space]), gradient
 
     outputs = product(inputs)
     return outputs if layer.bias is None else outputs + tf.cast(site.cut(layer.bias), inputs.dtype)
